@@ -1,0 +1,254 @@
+"""YAML -> Config: every key typed, checked at the door and frozen."""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sola.runtime import SolaError
+
+MAX_YAML_BYTES = 100_000
+IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
+SMALLEST = {"seed": 0, "num_workers": 0, "step_start": 0, "tsm_size": 2}
+SMALLEST |= {"mlp_layer_num": 0, "eval_momentum": 0.0}  # whole numbers else: 1; others: above 0
+LARGEST = {"seed": 2**63 - 1, "mlp_layer_num": 3, "eval_momentum": 0.999999, "num_workers": 1024}
+
+
+class ConfigError(SolaError):
+    """A YAML file or KEY=VALUE that cannot be used; the message names the file and the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting of a run. Defaults are the canonical HACS values; yamls/ says what each means.
+
+    Raises ConfigError when a value is out of range or two contradict each other.
+    """
+
+    exp_name: str
+    # files
+    data_root: str = "HACS_DATA"
+    label_base: str = "evaluation"
+    visualizing_dir: str = "visualizing"
+    visualizing_save_path: str = "visualizing"
+    model_save_path: str = "models"
+    feature_save_path: str = "transformed_features"
+    synthetic: bool = False
+    # windows and target
+    sampling_duration: int = 23
+    tsm_size: int = 8
+    step: int = 2
+    step_start: int = 4
+    oracle_coef: float = 16.0
+    # SoLa module
+    projection: str = "identity"
+    in_feature_dim: int = 2048
+    out_feature_dim: int = 2048
+    network_hidden_unit: int = 512
+    kernel_size1: int = 5
+    dilation1: int = 1
+    kernel_size2: int = 1
+    dilation2: int = 1
+    # projector and predictor
+    mlp_layer_num: int = 0
+    mlphead_hidden_unit: int = 2048
+    use_dissim_head: bool = True
+    dissim_proj_hidden_unit: int = 512
+    dissim_proj_out: int = 2048
+    # training
+    seed: int = 0
+    device: str = "auto"
+    num_workers: int = 16
+    batch_size: int = 256
+    epoch: int = 150
+    learning_rate: float = 1e-4
+    saving_epoch: int = 10
+    visualizing_step: int = 25
+    # linear probe
+    eval_protocol: str = "logistic_regression"
+    eval_snippets: int = 50_000
+    eval_snippets_validation: int = 20_000
+    eval_batch_size: int = 256
+    eval_lr: float = 0.01
+    eval_momentum: float = 0.9
+    eval_epoch: int = 16
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.type in (int, float):
+                value = getattr(self, field.name)
+                smallest = SMALLEST.get(field.name, 1 if field.type is int else 1e-12)
+                largest = LARGEST.get(field.name, 10**9)
+                if not smallest <= value <= largest:  # also refuses NaN
+                    raise ConfigError(f"{field.name} is {value}; must lie in {smallest}..{largest}")
+        for key, holds, rule in self._rules():
+            if not holds:
+                raise ConfigError(f"{key} is {getattr(self, key)!r}; {rule}")
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        """Key, whether its rule holds, and the rule."""
+        last_position = self.gathered_positions[-1]
+        name_is_plain = re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*", self.exp_name)
+        own_folder = Path(self.data_root).parent
+        passes_suffice = self.eval_protocol != "sgd" or self.eval_epoch >= 6
+        return [
+            ("exp_name", bool(name_is_plain) and self.exp_name != "state",
+             "must be one plain folder name other than state"),
+            ("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)),
+             "must be auto, cpu, cuda or cuda:N"),
+            ("projection", self.projection == "identity", "must be identity"),
+            ("eval_protocol", self.eval_protocol in ("logistic_regression", "sgd"),
+             "must be logistic_regression or sgd"),
+            ("eval_epoch", passes_suffice, "eval_protocol: sgd needs at least 6 passes"),
+            ("kernel_size1", self.kernel_size1 % 2 == 1, "must be odd"),
+            ("kernel_size2", self.kernel_size2 % 2 == 1, "must be odd"),
+            ("sampling_duration", last_position < self.sampling_duration,
+             f"must exceed the last gathered position, step_start + step * (tsm_size - 1) = "
+             f"{last_position}"),
+            ("out_feature_dim", self.out_feature_dim == self.in_feature_dim,
+             f"must equal in_feature_dim, {self.in_feature_dim}"),
+            ("dissim_proj_out",
+             self.dissim_proj_out == self.out_feature_dim or not self.use_dissim_head,
+             f"with use_dissim_head must equal out_feature_dim, {self.out_feature_dim}"),
+            ("data_root",
+             not self.synthetic or Path() != own_folder == Path(self.label_base).parent,
+             "with synthetic: true must lie beside label_base in a folder of their own"),
+        ]  # fmt: skip
+
+    @property
+    def gathered_positions(self) -> list[int]:
+        """Positions of a window that are compared, L of them."""
+        return [self.step_start + self.step * i for i in range(self.tsm_size)]
+
+    @property
+    def kernel_sizes(self) -> tuple[int, int]:
+        return self.kernel_size1, self.kernel_size2
+
+    @property
+    def dilations(self) -> tuple[int, int]:
+        return self.dilation1, self.dilation2
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of checkpoints, resolved YAML, metrics and training state."""
+        return Path(self.model_save_path) / self.exp_name
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.run_folder / "metrics.jsonl"
+
+    @property
+    def picture_folder(self) -> Path:
+        return Path(self.visualizing_save_path) / self.exp_name
+
+    def model_file(self, epoch: int) -> Path:
+        """Checkpoint of the SoLa module after an epoch."""
+        return self.run_folder / f"{self.exp_name}_{epoch}.pt"
+
+    def to_yaml(self) -> str:
+        """The resolved YAML: all keys, readable by load_config."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a YAML; `overrides` are KEY=VALUE strings that win over it.
+
+    Touches nothing else on disk. Raises ConfigError, naming file and key.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_YAML_BYTES + 1)
+        if len(text) > MAX_YAML_BYTES:
+            raise ConfigError(f"longer than {MAX_YAML_BYTES} bytes")
+        settings = _settings(_read_pairs(text))
+        settings |= _settings([_split_override(override) for override in overrides])
+        if "exp_name" not in settings:
+            raise ConfigError("exp_name is missing")
+        return Config(**settings)
+    except OSError as error:
+        raise ConfigError(f"--yaml_path={path}: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Typed settings from key and value pairs; refuses unknown and repeated keys."""
+    types = {field.name: field.type for field in dataclasses.fields(Config)}
+    settings = {}
+    for key, value in pairs:
+        if key in settings:
+            raise ConfigError(f"{key} is given twice")
+        if key not in types and key not in IGNORED_KEYS:
+            nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ConfigError(f"unknown key {key:.60}{hint}")
+        settings[key] = value if key in IGNORED_KEYS else _typed(key, types[key], value)
+    return {key: value for key, value in settings.items() if key in types}
+
+
+def _typed(key: str, wanted: type, value: Any) -> Any:
+    """The value as the key's type, or ConfigError. Text like 1e-4 counts as a number."""
+    if wanted is float and type(value) in (int, float, str):
+        try:  # PyYAML takes 1e-4, without a dot, for text
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    elif type(value) is wanted and value != "":
+        return value
+    kind = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+    quote = "; put it in quotes" if wanted is str and value not in (None, "") else ""
+    raise ConfigError(f"{key} is {value!r:.60}; must be {kind[wanted]}{quote}")
+
+
+def _read_pairs(text: bytes) -> list[tuple[str, Any]]:
+    """Key and value pairs of a flat YAML mapping.
+
+    Works on the parser's events: nesting, aliases, anchors and tags are refused before anything
+    is built from them.
+    """
+    nodes: list[yaml.NodeEvent] = []
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.NodeEvent):
+                wanted = yaml.ScalarEvent if nodes else yaml.MappingStartEvent
+                if not isinstance(event, wanted) or event.anchor or event.tag:
+                    line = event.start_mark.line + 1
+                    raise ConfigError(f"line {line}: only KEY: VALUE, no lists, tags or anchors")
+                nodes.append(event)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "")
+        raise ConfigError(f"not valid YAML{where}: {problem}") from error
+    if not nodes:
+        raise ConfigError("holds no settings")
+    return [(k.value, _scalar(v)) for k, v in zip(nodes[1::2], nodes[2::2], strict=True)]
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    """A YAML 1.1 scalar as bool, int, float, None or text; dates stay text."""
+    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, event.value, event.implicit)
+    if tag.rpartition(":")[2] not in ("bool", "int", "float", "null"):
+        return event.value
+    try:
+        return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, event.value))
+    except ValueError:  # a number of thousands of digits
+        return event.value
+
+
+def _split_override(override: str) -> tuple[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals or not value.strip():
+        raise ConfigError(f"{override!r} is not KEY=VALUE")
+    pairs = _read_pairs(f"{key}: {value}".encode(errors="surrogateescape"))
+    if len(pairs) != 1:
+        raise ConfigError(f"{override!r} is not one KEY=VALUE")
+    return pairs[0]

@@ -1,0 +1,92 @@
+"""Conventions of the scripts: one line for an error, devices, seeds, progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class SolaError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, what to do."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with this program's error line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"error: {message} (see --help)\n")
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script's main function and leave with its exit status, errors as one line."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name may hold any byte
+    try:
+        main()
+        sys.exit(0)
+    except SolaError as error:
+        message = str(error)
+    except MemoryError as error:
+        message = f"out of memory: {error or 'a smaller batch_size or eval_snippets needs less'}"
+    except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
+        sys.stderr.close()
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        message = f"{place}{error.strerror or error}"
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device behind auto, cpu, cuda or cuda:N; auto takes the GPU where there is one."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not available or (device.index or 0) >= count:
+            raise SolaError(f"device {name}: this machine has {count} usable CUDA devices")
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Make the initial weights, and the CUDA kernels that are chosen, the same at every run."""
+    import torch
+
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions
+
+
+def random_generator(purpose: str, *keys: int) -> np.random.Generator:
+    """A generator that depends on its purpose and keys (seed, epoch) alone, not on history."""
+    import numpy as np
+
+    return np.random.default_rng([*purpose.encode(), *keys])
+
+
+def progress(items: Iterable[Any], **options: Any) -> tqdm:
+    """A progress bar on standard error; none when that is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, disable=None, leave=False, dynamic_ncols=True, delay=0.5, **options)

@@ -1,0 +1,100 @@
+"""A tiny data set in the HACS layout, and a YAML for it."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from sola.config import Config, load_config
+
+torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
+REPOSITORY = Path(__file__).resolve().parent.parent
+FEATURE_DIM = 16
+TINY = {
+    "exp_name": "tiny",
+    "in_feature_dim": FEATURE_DIM,
+    "out_feature_dim": FEATURE_DIM,
+    "network_hidden_unit": 16,
+    "mlphead_hidden_unit": 16,
+    "dissim_proj_hidden_unit": 16,
+    "dissim_proj_out": FEATURE_DIM,
+    "batch_size": 5,
+    "num_workers": 2,
+    "epoch": 4,
+    "saving_epoch": 2,
+    "learning_rate": 1e-3,
+    "device": "cpu",
+}
+
+
+def slowly_varying(length: int, generator: np.random.Generator, channels: int = FEATURE_DIM):
+    """Features whose neighbours are alike, and labels that their first channel tells."""
+    steps = generator.standard_normal((length, channels))
+    features = 0.3 * np.cumsum(steps, axis=0) + generator.standard_normal(channels)
+    labels = features[:, 0] > np.median(features[:, 0])
+    return (features + generator.standard_normal(features.shape)).astype(np.float32), labels
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """The data set, shared by all tests, which only read it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    generator = np.random.default_rng(5)
+    lengths = {
+        "training": [24, 25, 23, 10, *generator.integers(30, 60, 9).tolist()],
+        "validation": [1, 2, 3, 4, *generator.integers(20, 50, 4).tolist()],
+    }
+    for split in lengths:
+        (folder / "HACS_DATA" / split).mkdir(parents=True)
+        (folder / "evaluation" / f"{split}_label").mkdir(parents=True)
+        for number, length in enumerate(lengths[split]):
+            features, labels = slowly_varying(length, generator)
+            np.save(folder / "HACS_DATA" / split / f"{split[0]}{number}.npy", features)
+            np.save(folder / "evaluation" / f"{split}_label" / f"{split[0]}{number}.npy", labels)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, tiny_data, monkeypatch) -> Path:
+    """An empty working directory with links to the tiny data, a video to draw, and tiny.yaml."""
+    for split in ("training", "validation"):
+        for source in (f"HACS_DATA/{split}", f"evaluation/{split}_label"):
+            (tmp_path / source).mkdir(parents=True)
+            for file in (tiny_data / source).iterdir():
+                (tmp_path / source / file.name).symlink_to(file)
+    (tmp_path / "visualizing").mkdir()
+    (tmp_path / "visualizing" / "v6.npy").symlink_to(tiny_data / "HACS_DATA/validation/v6.npy")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def config(workplace) -> Config:
+    return load_config(workplace / "tiny.yaml")
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+    """The same settings without any data on disk."""
+    return Config(**TINY)
+
+
+def replace(config: Config, **changes) -> Config:
+    return dataclasses.replace(config, **changes)
+
+
+def run_script(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:
+    """Run a command of the README as a user would, in a working directory of its own."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    script = [str(REPOSITORY / arguments[0]), *arguments[1:]]
+    return subprocess.run(
+        [sys.executable, "-W", "error", *script],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, **options,
+    )  # fmt: skip
