@@ -1,0 +1,59 @@
+"""metrics.jsonl: one record an epoch and one an evaluation. What is printed is a view of it."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Add a record to the file, on disk when this returns."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records; a last line that a crash cut short is left out. Empty when there is no file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def evaluations(records: Iterable[Record]) -> list[Record]:
+    """The linear probe's records, in order."""
+    return [record for record in records if record["record"] == "evaluation"]
+
+
+def best_evaluation(records: Iterable[Record]) -> Record | None:
+    """The trained epoch of highest probe accuracy, the earliest on a tie; None without any."""
+    trained = [record for record in evaluations(records) if record["epoch"] >= 1]
+    return max(trained, key=lambda record: record["accuracy"], default=None)
+
+
+EVALUATION_COLUMNS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "AP",
+    "majority_share": "majority",
+}
+
+
+def evaluation_table(records: list[Record]) -> str:
+    """The evaluations as a table, the best trained epoch marked; with the loss of their epochs."""
+    losses = {r["epoch"]: r["loss"] for r in records if r["record"] == "epoch"}
+    best = best_evaluation(records)
+    heads = ["epoch", "loss", *EVALUATION_COLUMNS.values()]
+    lines = ["".join(f"{head:>10}" for head in heads)]
+    for record in evaluations(records):
+        loss = losses.get(record["epoch"])
+        cells = [f"{record['epoch']:>10}", f"{loss:>10.4f}" if loss is not None else f"{'-':>10}"]
+        cells += [f"{record[name]:>10.4f}" for name in EVALUATION_COLUMNS]
+        lines.append("".join(cells) + ("  <- best" if record is best else ""))
+    return "\n".join(lines)

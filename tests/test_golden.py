@@ -1,0 +1,96 @@
+"""The original program's figures on closed-form inputs and weights, seven cases."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sola.config import Config
+from sola.model import SimilarityMatching
+from sola.tsm import similarity_matching_loss, target_tsm
+
+CASES = json.loads((Path(__file__).parent / "golden.json").read_text())["cases"]
+OF_THE_CASE = ("batch", "steps", "alpha0")
+
+
+def wave(shape, phase: float, scale: float) -> torch.Tensor:
+    k = np.arange(math.prod(shape), dtype=np.float64)
+    values = scale * np.sin(0.7 * k + phase + 0.013 * k**1.5)
+    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def fill(network: nn.Module, phase: float) -> None:
+    with torch.no_grad():
+        for j, parameter in enumerate(network.parameters()):
+            shape = parameter.shape
+            fan = math.prod(shape[1:]) if len(shape) > 1 else shape[0]
+            parameter.copy_(wave(shape, phase + j, fan**-0.5))
+
+
+def make_model(case) -> tuple[Config, SimilarityMatching]:
+    settings = {key: value for key, value in case["config"].items() if key not in OF_THE_CASE}
+    config = Config(exp_name="golden", **settings)
+    model = SimilarityMatching(config)
+    fill(model.module, 0.1)
+    fill(model.projector, 3.3)
+    fill(model.predictor, 5.9)
+    with torch.no_grad():
+        model.module.alpha.fill_(case["config"]["alpha0"])
+    return config, model
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_training_and_encoding_match_the_original(case):
+    config, model = make_model(case)
+    target = target_tsm(config.tsm_size, config.oracle_coef)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    shape = (case["config"]["batch"], config.sampling_duration, config.in_feature_dim)
+    losses, alphas = [], []
+    for step in range(case["config"]["steps"]):
+        cosines = model(wave(shape, 0.5 + step, 1.0))
+        if step == 0:
+            first_tsm = cosines[0].detach().numpy()
+            np.testing.assert_allclose(first_tsm, case["tsm_first_step_sample0"], atol=1e-4)
+        loss = similarity_matching_loss(cosines, target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+        alphas.append(model.module.alpha.item())
+    np.testing.assert_allclose(losses, case["losses"], atol=1e-5)
+    np.testing.assert_allclose(alphas, case["alphas"], atol=1e-4)
+
+    with torch.no_grad():
+        long = model.module(wave((1, 30, config.in_feature_dim), 9.0, 1.0))[0].numpy()
+        short = model.module(wave((1, 3, config.in_feature_dim), 2.0, 1.0))[0].numpy()
+    np.testing.assert_allclose(long[:2], case["encoded_30_first2rows"], atol=1e-4)
+    np.testing.assert_allclose(long[-1], np.ravel(case["encoded_30_last"]), atol=1e-4)
+    np.testing.assert_allclose(np.abs(long).sum(), case["encoded_30_abs_sum"], rtol=1e-5)
+    np.testing.assert_allclose(short, case["encoded_3"], atol=1e-4)
+
+    ours = {f"encoder.{name}": value for name, value in model.module.named_parameters()}
+    ours |= {f"predictor.network.{name}": v for name, v in model.predictor.named_parameters()}
+    for name, value in ours.items():
+        figures = [value.sum().item(), value.abs().sum().item()]
+        expected = case["final_weight_sum_and_abs_sum"][name]
+        np.testing.assert_allclose(figures, expected, atol=1e-3, err_msg=name)
+
+
+def test_first_step_moves_alpha_alone_inside_the_module():
+    config, model = make_model(CASES[0])
+    loss = similarity_matching_loss(
+        model(wave((2, config.sampling_duration, config.in_feature_dim), 0.5, 1.0)),
+        target_tsm(config.tsm_size, config.oracle_coef),
+    )
+    loss.backward()
+    moved = {name for name, p in model.module.named_parameters() if p.grad.abs().max() > 0}
+    assert moved == {"alpha"}
+
+
+def test_canonical_parameter_count():
+    model = SimilarityMatching(Config(exp_name="canonical"))
+    assert sum(p.numel() for p in model.module.parameters()) == 6_556_673
