@@ -1,0 +1,242 @@
+"""Reading features, labels and index files, good and bad."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from sola.dataset import (
+    DataError,
+    check_finite,
+    feature_paths,
+    has_labels,
+    open_array,
+    open_features,
+    open_split,
+    read_features,
+    read_labels,
+    read_pickle,
+    subset_of,
+    videos_to_draw,
+)
+
+VALUES = np.arange(60).reshape(12, 5) / 7
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i2", "u1"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("rows", [None, [0], [11], [2, 3, 4], [0, 2, 3, 9, 11], []])
+def test_rows_of_any_real_dtype_and_order(tmp_path, dtype, order, rows):
+    stored = np.asarray(VALUES, dtype=dtype, order=order)
+    np.save(tmp_path / "v.npy", stored)
+    array = open_features(tmp_path / "v.npy", 5)
+    assert array.fortran_order == (order == "F")
+    features = read_features(array, rows)
+    assert features.dtype == np.float32
+    assert features.flags.c_contiguous
+    expected = stored.astype(np.float32) if rows is None else stored.astype(np.float32)[rows]
+    np.testing.assert_array_equal(features, expected)
+
+
+def test_a_video_of_one_snippet_keeps_its_rank(tmp_path):
+    np.save(tmp_path / "v.npy", VALUES[:1])
+    assert read_features(open_features(tmp_path / "v.npy", 5)).shape == (1, 5)
+
+
+def write_bad(path, kind):
+    np.save(path, VALUES)
+    data = path.read_bytes()
+    arrays = {  # kind -> what is stored
+        "rank 1": VALUES[0],
+        "rank 3": VALUES[None],
+        "width": VALUES[:, :4],
+        "strings": np.array([["a"] * 5]),
+        "complex": VALUES.astype(complex),
+        "bool": VALUES > 1,
+        "no snippets": VALUES[:0],
+        "objects": np.array([[None] * 5], dtype=object),
+        "nan": np.where(np.arange(12)[:, None] == 4, np.nan, VALUES),
+        "inf": np.where(np.arange(12)[:, None] == 4, -np.inf, VALUES),
+        "beyond float32": VALUES * 1e300,
+    }
+    bad_bytes = {
+        "truncated": data[:-1],
+        "header only": data[:128],
+        "cut header": data[:50],
+        "empty": b"",
+        "text": b"not an array",
+        "pickle": pickle.dumps(VALUES),
+        "huge claim": data.replace(b"(12, 5)", b"(12, 5555555555555555)")[: len(data)],
+        "negative": data.replace(b"(12, 5)", b"(-2, 5)"),
+        "version 9": b"\x93NUMPY\x09" + data[7:],
+    }
+    if kind in arrays:
+        np.save(path, arrays[kind], allow_pickle=kind == "objects")
+    else:
+        path.write_bytes(bad_bytes[kind])
+
+
+BAD = ["rank 1", "rank 3", "width", "strings", "complex", "bool", "no snippets", "objects", "nan"]
+BAD += ["inf", "beyond float32", "truncated", "header only", "cut header", "empty", "text"]
+BAD += ["pickle", "huge claim", "negative", "version 9"]
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_feature_files_are_refused_by_name(tmp_path, kind):
+    write_bad(tmp_path / "bad.npy", kind)
+    with pytest.raises(DataError, match=r"bad\.npy"):
+        read_features(open_features(tmp_path / "bad.npy", 5))
+
+
+def test_a_file_that_shrinks_during_the_run_is_an_error(tmp_path):
+    np.save(tmp_path / "v.npy", VALUES)
+    array = open_features(tmp_path / "v.npy")
+    os.truncate(tmp_path / "v.npy", 200)
+    with pytest.raises(DataError, match="shorter"):
+        read_features(array, [10, 11])
+
+
+def test_finite_sums_that_overflow_are_no_error():
+    check_finite(np.full((4, 4), 3e38, np.float32), "large")
+
+
+def test_only_npy_files_directly_in_the_folder_count(tmp_path):
+    for name in ("b.npy", "-a.npy", "_c.npy", ".hidden.npy", "d.npy.tmp", "e.txt"):
+        np.save(tmp_path / "x", VALUES)
+        (tmp_path / "x.npy").rename(tmp_path / name)
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "link.npy").symlink_to(tmp_path / "b.npy")
+    assert list(feature_paths(tmp_path)) == ["-a", "_c", "b", "link"]
+    (tmp_path / "dead.npy").symlink_to(tmp_path / "nowhere")
+    assert "dead" in feature_paths(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        open_array(feature_paths(tmp_path)["dead"])
+
+
+def write_pickle(path, content, protocol=4):
+    path.write_bytes(pickle.dumps(content, protocol))
+
+
+def test_split_with_and_without_duration_pickle(workplace):
+    plain = open_split("HACS_DATA", "training", 16)
+    assert plain.lengths["t0"] == 24
+    assert plain.missing == 0
+    lengths = {f"{video}.npy": length for video, length in plain.lengths.items()}
+    del lengths["t1.npy"]  # its T then comes from the header
+    write_pickle(workplace / "HACS_DATA/training_duration.pkl", lengths | {"gone.npy": 7})
+    split = open_split("HACS_DATA", "training", 16)
+    assert split.lengths == plain.lengths
+    assert split.missing == 1
+    write_pickle(workplace / "HACS_DATA/training_duration.pkl", lengths | {"t0.npy": 25})
+    with pytest.raises(DataError, match=r"t0\.npy: has 24 .* 25"):
+        open_split("HACS_DATA", "training", 16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1], {"a.npy": "3"}, {"a.npy": 0}, {"a.npy": True}, {"a": 3}, {3: 3}, {"a.npy": 3.0}, "text"],
+)
+def test_bad_duration_pickles_are_refused(workplace, content):
+    write_pickle(workplace / "HACS_DATA/training_duration.pkl", content)
+    with pytest.raises(DataError, match=r"training_duration\.pkl"):
+        open_split("HACS_DATA", "training", 16)
+
+
+@pytest.mark.parametrize("content", [{"t0": 1}, [3], [], ["t0", "absent"], ["../t0"]])
+def test_bad_subset_lists_are_refused(workplace, content):
+    write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", content)
+    with pytest.raises(DataError, match=r"training_subset_list\.pkl"):
+        subset_of("HACS_DATA", open_split("HACS_DATA", "training", 16), seed=0)
+
+
+def test_subset_is_the_list_or_all_or_a_seeded_tenth(workplace, monkeypatch):
+    split = open_split("HACS_DATA", "training", 16)
+    assert subset_of("HACS_DATA", split, seed=0) == list(split.videos)
+    monkeypatch.setattr("sola.dataset.SMALL_SPLIT", 5)
+    chosen = subset_of("HACS_DATA", split, seed=0)
+    assert len(chosen) == len(set(chosen)) == 5
+    assert chosen == subset_of("HACS_DATA", split, seed=0)
+    assert chosen != subset_of("HACS_DATA", split, seed=1)
+    write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", ["t5", "t2"])
+    assert subset_of("HACS_DATA", split, seed=0) == ["t5", "t2"]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_every_protocol(tmp_path, protocol):
+    content = {"dict": [f"video{i}.npy" for i in range(300)], "n": [0, 300, 70000, -5, 10**12]}
+    write_pickle(tmp_path / "p.pkl", content, protocol)
+    assert read_pickle(tmp_path / "p.pkl") == content
+
+
+class Executed:
+    def __reduce__(self):
+        return os.system, ("exit 3",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(Executed()),
+        pickle.dumps({"a.npy": np.int64(3)}),
+        pickle.dumps(["a"])[:-3],
+        b"",
+        b"garbage",
+        b"]r\xff\xff\xff\x7f.",  # LONG_BINPUT: would make the unpickler take 16 GB
+        b"\x80\x04" + b"]\x94" * 10 + b"h\xff.",
+    ],
+)
+def test_hostile_and_damaged_pickles_are_refused(tmp_path, data):
+    (tmp_path / "p.pkl").write_bytes(data)
+    with pytest.raises(DataError, match=r"p\.pkl"):
+        read_pickle(tmp_path / "p.pkl")
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.uint8])
+def test_action_is_label_one(tmp_path, dtype):
+    np.save(tmp_path / "v.npy", VALUES[:4])
+    np.save(tmp_path / "labels.npy", np.array([0, 1, 1, 0], dtype))
+    (tmp_path / "label").mkdir()
+    (tmp_path / "labels.npy").rename(tmp_path / "label" / "v.npy")
+    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")})
+    assert labels["v"].tolist() == [False, True, True, False]
+
+
+def test_other_label_values_are_not_action(tmp_path):
+    np.save(tmp_path / "v.npy", VALUES[:4])
+    (tmp_path / "label").mkdir()
+    np.save(tmp_path / "label" / "v.npy", np.array([2.0, 1.0, 0.5, np.nan]))
+    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")})
+    assert labels["v"].tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros(3), np.zeros(5), np.zeros((4, 1)), np.array(["a"] * 4)]
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, labels):
+    np.save(tmp_path / "v.npy", VALUES[:4])
+    (tmp_path / "label").mkdir()
+    np.save(tmp_path / "label" / "v.npy", labels)
+    with pytest.raises(DataError, match=r"label/v\.npy"):
+        read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")})
+
+
+def test_label_folders_come_in_pairs(tmp_path):
+    assert not has_labels(tmp_path)
+    (tmp_path / "training_label").mkdir()
+    with pytest.raises(DataError, match="validation_label"):
+        has_labels(tmp_path)
+    (tmp_path / "validation_label").mkdir()
+    assert has_labels(tmp_path)
+
+
+def test_videos_to_draw_default_to_six_of_the_validation_split(workplace):
+    validation = open_split("HACS_DATA", "validation", 16)
+    first_six = list(validation.videos)[:6]
+    assert list(videos_to_draw("absent", validation, 16)) == first_six
+    (workplace / "mine" / "another_run").mkdir(parents=True)
+    (workplace / "mine" / "note.txt").write_text("ignored")
+    assert list(videos_to_draw("mine", validation, 16)) == first_six
+    for name in "cab":
+        np.save(workplace / "mine" / f"{name}.npy", np.zeros((3, 16)))
+    assert list(videos_to_draw("mine", validation, 16)) == ["a", "b", "c"]

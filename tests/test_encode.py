@@ -1,0 +1,35 @@
+"""Whole videos and single snippets through the module."""
+
+import numpy as np
+import torch
+from conftest import FEATURE_DIM
+
+from sola.dataset import open_split, read_features
+from sola.encode import encode_snippets, encode_video
+from sola.model import SoLaModule
+
+
+def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch):
+    monkeypatch.setattr("sola.encode.SNIPPETS_PER_BATCH", 7)  # batches cut through videos
+    torch.manual_seed(0)
+    module = SoLaModule(FEATURE_DIM, 8, (5, 3), (2, 1))
+    torch.nn.init.constant_(module.alpha, 0.5)
+    videos = list(open_split("HACS_DATA", "validation", FEATURE_DIM).videos.values())
+    generator = np.random.default_rng(0)
+    positions = [np.flatnonzero(generator.random(video.length) < 0.4) for video in videos]
+    positions[5] = np.arange(0)
+    positions[0] = np.array([0])  # a video of one snippet
+    whole = [encode_video(module, read_features(video)) for video in videos]
+    expected = np.concatenate([y[wanted] for y, wanted in zip(whole, positions, strict=True)])
+    encoded = encode_snippets(module, videos, positions)
+    assert encoded.dtype == np.float32
+    np.testing.assert_allclose(encoded, expected, atol=1e-5)
+
+
+def test_encoding_keeps_shape_and_leaves_no_graph():
+    module = SoLaModule(6, 4)
+    for length in (1, 2, 3, 4, 50):
+        features = np.random.default_rng(0).standard_normal((length, 6)).astype(np.float32)
+        encoded = encode_video(module, features)
+        assert encoded.shape == (length, 6)
+        np.testing.assert_array_equal(encoded, features)  # alpha is 0
