@@ -1,0 +1,88 @@
+"""Everything one run reads, found and checked before anything is computed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sola.config import Config
+from sola.dataset import (
+    SPLITS,
+    ArrayFile,
+    DataError,
+    Split,
+    has_labels,
+    label_folder,
+    open_split,
+    read_labels,
+    subset_of,
+    videos_to_draw,
+)
+from sola.probe import ProbeVideos
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything a run reads: training videos, the probe's videos, the videos to draw."""
+
+    training: Split
+    videos: list[ArrayFile]  # of the training split, longer than a window
+    probe: tuple[ProbeVideos, ProbeVideos] | None  # training, validation; None without labels
+    drawn: dict[str, ArrayFile]
+    drawn_labels: dict[str, np.ndarray]
+
+
+def open_data(config: Config) -> RunData:
+    """Find and check everything the run reads, and say what is there."""
+    training, validation = (
+        open_split(config.data_root, split, config.in_feature_dim) for split in SPLITS
+    )
+    videos = [v for v in training.videos.values() if v.length > config.sampling_duration]
+    for split in (training, validation):
+        snippets = sum(split.lengths.values())
+        missing = f", {split.missing} listed without a file" if split.missing else ""
+        print(f"{split.name}: {len(split.videos)} videos, {snippets} snippets{missing}")
+    short = len(training.videos) - len(videos)
+    if short:
+        print(
+            f"{short} training videos are too short to train on (T <= {config.sampling_duration})"
+        )
+    if not videos:
+        raise DataError(
+            f"{config.data_root}/training: no video is longer than sampling_duration, "
+            f"{config.sampling_duration} snippets"
+        )
+    drawn = videos_to_draw(config.visualizing_dir, validation, config.in_feature_dim)
+    return RunData(
+        training=training,
+        videos=videos,
+        probe=open_probe(config, training, validation),
+        drawn=drawn,
+        drawn_labels=labels_to_draw(config, drawn),
+    )
+
+
+def open_probe(
+    config: Config, training: Split, validation: Split
+) -> tuple[ProbeVideos, ProbeVideos] | None:
+    """The videos and labels of the linear probe; None, saying so, when there are no labels."""
+    if not has_labels(config.label_base):
+        print(f"no labels in {config.label_base}: the linear probe is skipped")
+        return None
+    probe = []
+    for split in (training, validation):
+        subset = {v: split.videos[v] for v in subset_of(config.data_root, split, config.seed)}
+        labels = read_labels(label_folder(config.label_base, split.name), subset)
+        probe.append(ProbeVideos(split.name, list(subset.values()), list(labels.values())))
+    return probe[0], probe[1]
+
+
+def labels_to_draw(config: Config, drawn: dict[str, ArrayFile]) -> dict[str, np.ndarray]:
+    """Labels of those drawn videos that have some."""
+    labels = {}
+    for video, array in drawn.items():
+        for split in reversed(SPLITS):
+            folder = label_folder(config.label_base, split)
+            if (folder / f"{video}.npy").is_file():
+                labels |= read_labels(folder, {video: array})
+                break
+    return labels

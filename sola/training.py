@@ -1,0 +1,248 @@
+"""The training loop, and what surrounds it: data, evaluation, checkpoints, pictures."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sola.checkpoint import open_run, run_identity, save, save_state
+from sola.config import Config
+from sola.dataset import ArrayFile, read_features
+from sola.encode import encode_video
+from sola.metrics import Record, append_record, best_evaluation, evaluation_table, read_records
+from sola.model import SimilarityMatching, SoLaModule
+from sola.plots import VideoPicture, draw_tsm_sheet
+from sola.probe import probe_logistic_regression, probe_sgd
+from sola.run_data import RunData, open_data
+from sola.runtime import SolaError, progress, resolve_device, seed_everything
+from sola.synthetic import write_synthetic
+from sola.tsm import loss_landmarks, similarity_matching_loss, target_tsm
+from sola.windows import epoch_windows, window_batches
+
+STEPS_PER_CHECK = 20  # the loss is looked at, and so waited for, once in so many steps
+LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
+PLATEAU_MARGIN = 0.01  # of the way from plateau to floor
+STEP_FIGURES = ("loss", "cosine_mean", "cosine_std")  # cosines off the diagonal
+
+
+class TrainingError(SolaError):
+    """Training cannot go on; the message says at which epoch and step, and why."""
+
+
+def train(config: Config, *, restart: bool = False) -> list[Record]:
+    """Train as the configuration says, or continue an interrupted run; returns all records.
+
+    Raises SolaError for whatever the user can mend.
+    """
+    device = resolve_device(config.device)
+    if config.synthetic:
+        write_synthetic(config.data_root, config.label_base, feature_dim=config.in_feature_dim)
+    data = open_data(config)
+    state = open_run(config, data.training.lengths, restart=restart)
+    seed_everything(config.seed)
+    model = SimilarityMatching(config).to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    target = target_tsm(config.tsm_size, config.oracle_coef).to(device)
+    metrics = config.metrics_file
+    if state is None:
+        last_epoch = 0
+        evaluate(config, 0, model.module, data)
+        draw(config, 0, model.module, data)
+    else:
+        last_epoch = state["epoch"]
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        print(f"{config.run_folder}: {last_epoch} of {config.epoch} epochs are done", flush=True)
+    if last_epoch < config.epoch:
+        floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+        print(f"training on {device}, {len(data.videos)} windows an epoch")
+        print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}", flush=True)
+    for epoch in range(last_epoch + 1, config.epoch + 1):
+        record = train_epoch(config, epoch, model, optimiser, target, data)
+        append_record(metrics, record)
+        print(describe(record, config), flush=True)
+        if is_saving(config, epoch):
+            save(config.model_file(epoch), model.module.state_dict())
+            evaluate(config, epoch, model.module, data)
+            state = {
+                "epoch": epoch,
+                "identity": run_identity(config, data.training.lengths),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            }
+            save_state(config.run_folder, state)
+    return read_records(metrics)
+
+
+def train_epoch(
+    config: Config,
+    epoch: int,
+    model: SimilarityMatching,
+    optimiser: torch.optim.Optimizer,
+    target: Tensor,
+    data: RunData,
+) -> Record:
+    """One window of every training video: the training steps, the epoch's picture and record."""
+    started = time.perf_counter()
+    lengths = [video.length for video in data.videos]
+    windows = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=epoch)
+    batches = window_batches(
+        data.videos,
+        windows,
+        sampling_duration=config.sampling_duration,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+    steps = -(-len(data.videos) // config.batch_size)
+    figures = torch.zeros(steps, len(STEP_FIGURES), device=target.device)
+    bar = progress(batches, total=steps, desc=f"epoch {epoch}/{config.epoch}", unit="step")
+    for step, batch in enumerate(bar):
+        batch = batch.to(target.device)
+        cosines = model(batch)
+        loss = similarity_matching_loss(cosines, target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+        figures[step] = step_figures(loss, cosines)
+        if (step + 1) % STEPS_PER_CHECK == 0 or step + 1 == steps:
+            check_losses(figures[: step + 1, 0], config, epoch, data.videos, windows[0])
+            bar.set_postfix(loss=f"{figures[: step + 1, 0].mean().item():.4f}")
+        if is_drawn(config, epoch, step + 1, steps, time.perf_counter() - started):
+            draw(config, epoch, model.module, data)
+    batch_sizes = torch.full((steps,), config.batch_size, device=target.device)
+    batch_sizes[-1] = len(batch)
+    means = (figures * batch_sizes[:, None]).sum(dim=0) / batch_sizes.sum()
+    return {
+        "record": "epoch",
+        "epoch": epoch,
+        **dict(zip(STEP_FIGURES, means.tolist(), strict=True)),
+        "tanh_alpha": model.module.alpha.tanh().item(),
+        "update_ratio": update_ratio(model, batch),
+        "windows": len(data.videos),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
+    """What is recorded of a step, in the order of STEP_FIGURES, without waiting for the device."""
+    size = cosines.shape[-1]
+    off_diagonal = ~torch.eye(size, dtype=torch.bool, device=cosines.device)
+    others = cosines.detach()[:, off_diagonal]
+    return torch.stack([loss.detach(), others.mean(), others.std(correction=0)])
+
+
+@torch.no_grad()
+def update_ratio(model: SimilarityMatching, windows: Tensor) -> float:
+    """Size of the module's update against its input: |y - x| / |x| over a batch of windows."""
+    x = windows[:, model.positions]
+    return ((model.module(windows, positions=model.positions) - x).norm() / x.norm()).item()
+
+
+def check_losses(
+    losses: Tensor, config: Config, epoch: int, videos: list[ArrayFile], order: np.ndarray
+) -> None:
+    """Raise TrainingError for the first step whose loss is not finite, naming its videos."""
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step = int(bad[0])
+        batch = order[step * config.batch_size : (step + 1) * config.batch_size]
+        names = ", ".join(videos[i].path for i in batch[:5])
+        raise TrainingError(
+            f"epoch {epoch}, step {step + 1}: the loss is {losses[step].item()}, nothing was saved "
+            f"since the last checkpoint; try a lower learning_rate than {config.learning_rate} "
+            f"(batch of {len(batch)} videos: {names}{', ...' if len(batch) > 5 else ''})"
+        )
+
+
+def is_saving(config: Config, epoch: int) -> bool:
+    """Whether an epoch ends with a checkpoint and a linear probe."""
+    return epoch % config.saving_epoch == 0 or epoch == config.epoch
+
+
+def is_drawn(config: Config, epoch: int, step: int, steps: int, elapsed: float) -> bool:
+    """Whether to draw after this step (from 1): the last visualizing_step-th one of the epoch.
+
+    An epoch too short for that is drawn at its end when it is a saving one; epochs expected to
+    take under LONG_EPOCH seconds only when saving.
+    """
+    last_drawn = steps // config.visualizing_step * config.visualizing_step
+    if is_saving(config, epoch):
+        return step == (last_drawn or steps)
+    return step == last_drawn and elapsed / step * steps >= LONG_EPOCH
+
+
+def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
+    """Run the linear probe and record it; nothing without labels."""
+    if data.probe is None:
+        return
+    started = time.perf_counter()
+    if config.eval_protocol == "sgd":
+        scores = probe_sgd(
+            module,
+            *data.probe,
+            eval_batch_size=config.eval_batch_size,
+            eval_lr=config.eval_lr,
+            eval_momentum=config.eval_momentum,
+            eval_epoch=config.eval_epoch,
+            epoch=epoch,
+            seed=config.seed,
+        )
+    else:
+        scores = probe_logistic_regression(
+            module,
+            *data.probe,
+            eval_snippets=config.eval_snippets,
+            eval_snippets_validation=config.eval_snippets_validation,
+            seed=config.seed,
+        )
+    record = {"record": "evaluation", "epoch": epoch, "protocol": config.eval_protocol, **scores}
+    record["seconds"] = round(time.perf_counter() - started, 3)
+    append_record(config.metrics_file, record)
+    print(f"eval_result in epoch{epoch}: {scores['accuracy']:.4f}", flush=True)
+    if not scores.get("converged", True):
+        print(
+            "warning: the linear probe did not converge; its figures are a lower bound", flush=True
+        )
+
+
+def draw(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
+    """Draw the TSM sheet of an epoch."""
+    pictures = []
+    for name, array in data.drawn.items():
+        features = read_features(array)
+        encoded = encode_video(module, features)
+        pictures.append(VideoPicture(name, features, encoded, data.drawn_labels.get(name)))
+    title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
+    draw_tsm_sheet(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png", title, pictures)
+
+
+def describe(record: Record, config: Config) -> str:
+    """An epoch's record as a line; at a saving epoch with a warning while nothing is learned."""
+    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+    line = (
+        f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f}  "
+        f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
+    )
+    learning = record["loss"] < plateau - PLATEAU_MARGIN * (plateau - floor)
+    if is_saving(config, record["epoch"]) and not learning:
+        line += (
+            f"\nwarning: the loss is not below the plateau, {plateau:.4f}: nothing temporal is "
+            "learned yet. Features with a large common mean stay there long; train on, or raise "
+            "learning_rate"
+        )
+    return line
+
+
+def summary(records: list[Record]) -> str:
+    """What a finished run prints: its evaluations as a table, and the best epoch."""
+    best = best_evaluation(records)
+    if best is None:
+        return f"trained {records[-1]['epoch']} epochs, without a linear probe"
+    untouched = next(record for record in records if record["record"] == "evaluation")
+    return (
+        f"{evaluation_table(records)}\n"
+        f"best epoch: {best['epoch']}, accuracy {best['accuracy']:.4f} "
+        f"({best['accuracy'] - untouched['accuracy']:+.4f} against the untouched features)"
+    )

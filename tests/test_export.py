@@ -1,0 +1,202 @@
+"""Features on disk: complete or not there, and never of two checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import FEATURE_DIM, replace
+
+from sola.checkpoint import CheckpointError, file_sha256
+from sola.dataset import DataError
+from sola.export import export_features
+from sola.metrics import append_record
+from sola.model import SoLaModule, load_module
+from sola.runtime import SolaError
+
+
+@pytest.fixture
+def trained(config):
+    """The tiny configuration with checkpoints of two epochs, as a training leaves them."""
+    config.run_folder.mkdir(parents=True)
+    (config.run_folder / "config.yaml").write_text(config.to_yaml())
+    for epoch in (2, 4):
+        torch.manual_seed(epoch)
+        module = SoLaModule(FEATURE_DIM, 16)
+        torch.nn.init.constant_(module.alpha, 0.1 * epoch)
+        torch.save(module.state_dict(), config.model_file(epoch))
+    return config
+
+
+def files_of(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.glob("*/*.npy"))}
+
+
+def test_features_of_every_video_keep_their_length(workplace, trained):
+    folder = export_features(trained, "4")
+    assert str(folder) == "transformed_features/tiny_4"
+    module = load_module(trained.model_file(4))
+    sources = sorted((workplace / "HACS_DATA").glob("*/*.npy"))
+    assert len(files_of(folder)) == len(sources) == 21
+    for source in sources:
+        x = np.load(source)
+        y = np.load(folder / source.parent.name / source.name)
+        assert y.dtype == np.float32
+        assert y.shape == x.shape
+        with torch.no_grad():
+            expected = module(torch.from_numpy(x)[None])[0]
+        np.testing.assert_allclose(y, expected, atol=1e-6)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["finished"]
+    assert manifest["sha256"] == file_sha256(trained.model_file(4))
+    assert manifest["features"]["validation"] == {
+        f"v{i}": len(np.load(workplace / f"HACS_DATA/validation/v{i}.npy")) for i in range(8)
+    }
+    assert manifest["features"]["validation"]["v0"] == 1
+
+
+def test_epoch_0_is_the_input_untouched(workplace, trained):
+    folder = export_features(trained, "0")
+    assert folder.name == "tiny_0"
+    for source in (workplace / "HACS_DATA").glob("*/*.npy"):
+        copied = np.load(folder / source.parent.name / source.name)
+        np.testing.assert_array_equal(copied, np.load(source))
+
+
+def test_best_last_and_a_file(workplace, trained):
+    with pytest.raises(CheckpointError, match=r"best.*last"):
+        export_features(trained, "best")
+    for epoch, accuracy in ((0, 0.9), (1, 0.8), (2, 0.6), (4, 0.6)):  # epoch 1 was not saved
+        record = {"record": "evaluation", "epoch": epoch, "accuracy": accuracy}
+        append_record(trained.metrics_file, record)
+    assert export_features(trained, "best").name == "tiny_2"  # the earliest on a tie
+    assert export_features(trained, "last").name == "tiny_4"
+    torch.save(torch.load(trained.model_file(2)), workplace / "mine.pt")
+    folder = export_features(trained, "mine.pt")
+    assert folder.name == "mine"
+    a, b = (
+        np.load(workplace / f"transformed_features/{n}/training/t5.npy") for n in ("mine", "tiny_2")
+    )
+    np.testing.assert_array_equal(a, b)
+
+
+def test_best_says_when_the_untouched_features_were_better(trained, capsys):
+    for epoch, accuracy in ((0, 0.9), (2, 0.6)):
+        record = {"record": "evaluation", "epoch": epoch, "accuracy": accuracy}
+        append_record(trained.metrics_file, record)
+    export_features(trained, "best")
+    assert "untouched features scored higher" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("load_model", ["3", "x", "", "-1", "absent.pt"])
+def test_checkpoints_that_are_not_there(trained, load_model):
+    with pytest.raises(
+        (CheckpointError, FileNotFoundError), match=r"saved epochs in .*2, 4|absent"
+    ):
+        export_features(trained, load_model)
+
+
+def test_dilations_come_from_the_yaml_beside_the_checkpoint(trained):
+    beside = replace(trained, dilation1=3)
+    (trained.run_folder / "config.yaml").write_text(beside.to_yaml())
+    folder = export_features(trained, "2")
+    x = np.load("HACS_DATA/training/t5.npy")
+    module = load_module(trained.model_file(2), dilations=(3, 1))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)[None])[0]
+    np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
+
+
+def test_complete_videos_are_not_computed_again(trained):
+    folder = export_features(trained, "2")
+    before = files_of(folder)
+    paths = list(before)
+    paths[3].unlink()
+    paths[4].write_bytes(paths[4].read_bytes()[:-4])
+    np.save(paths[5], np.zeros((2, FEATURE_DIM), np.float32))
+    export_features(trained, "2")
+    after = files_of(folder)
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed == set(paths[3:6])
+    export_features(trained, "2", overwrite=True)
+    assert all(files_of(folder)[path] != before[path] for path in before)
+
+
+def test_features_of_two_checkpoints_are_never_mixed(trained, capsys):
+    folder = export_features(trained, "2")
+    (folder / "training" / "stray.npy").write_bytes(b"of a killed run")
+    torch.save(torch.load(trained.model_file(4)), trained.model_file(2))
+    export_features(trained, "2")
+    assert "another checkpoint removed" in capsys.readouterr().out
+    assert not (folder / "training" / "stray.npy").exists()
+    x = torch.from_numpy(np.load("HACS_DATA/training/t5.npy"))[None]
+    with torch.no_grad():
+        expected = load_module(trained.model_file(4))(x)[0]
+    np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
+
+
+def test_features_of_unknown_origin_are_left_alone(workplace, trained):
+    foreign = workplace / "transformed_features/tiny_2/training/t0.npy"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"mine")
+    with pytest.raises(SolaError, match="unknown origin"):
+        export_features(trained, "2", overwrite=True)
+    assert foreign.read_bytes() == b"mine"
+
+
+def test_a_damaged_manifest_is_refused(trained):
+    folder = export_features(trained, "2")
+    for content in ("", "[]", "{", '{"sha256": 3, "features": {}}', "[" * 10000):
+        (folder / "manifest.json").write_text(content)
+        with pytest.raises(SolaError, match=r"manifest\.json: damaged"):
+            export_features(trained, "2")
+
+
+def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(trained, monkeypatch):
+    from sola import export
+
+    real, written = export.write_npy, []
+
+    def dies_at_the_fifth(path, features):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, features)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "write_npy", dies_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            export_features(trained, "2")
+    folder = trained.run_folder.parent.parent / "transformed_features/tiny_2"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert sum(len(videos) for videos in manifest["features"].values()) == 4
+    assert not manifest["finished"]
+    (folder / "training" / ".t9.npy.tmp").write_bytes(b"half")
+    before = files_of(folder)
+    export_features(trained, "2")
+    assert all(files_of(folder)[path] == before[path] for path in before)
+    assert len(files_of(folder)) == 21
+    assert not list(folder.glob("*/.*"))
+
+
+def test_what_is_not_finite_is_never_written(workplace, trained):
+    path = workplace / "HACS_DATA/validation/v5.npy"
+    features = np.load(path)
+    path.unlink()
+    features[2, 2] = np.nan
+    np.save(path, features)
+    with pytest.raises(DataError, match=r"v5\.npy"):
+        export_features(trained, "2")
+    assert not (workplace / "transformed_features/tiny_2/validation/v5.npy").exists()
+    np.save(path, np.nan_to_num(features))
+    weights = torch.load(trained.model_file(2))
+    torch.save({name: value * 1e15 for name, value in weights.items()}, trained.model_file(2))
+    with pytest.raises(DataError, match=r"\.npy: the module's output"):
+        export_features(trained, "2")
+    assert not files_of(workplace / "transformed_features/tiny_2")
+
+
+def test_a_checkpoint_of_another_width_is_refused(trained):
+    torch.save(SoLaModule(FEATURE_DIM + 1, 4).state_dict(), trained.model_file(2))
+    with pytest.raises(CheckpointError, match="17 channels"):
+        export_features(trained, "2")

@@ -1,0 +1,115 @@
+"""Both scripts as users run them: through the command line, in a folder of their own."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, run_script
+
+README = (REPOSITORY / "README.md").read_text()
+SMALL_DEMO = ["epoch=2", "saving_epoch=1"]
+
+
+def assert_refused(result, *words):
+    """One line on standard error, exit status 2."""
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_train_continue_and_process(workplace):
+    result = run_script("main_simsiam.py", "--yaml_path=tiny.yaml", "epoch=2", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # no progress bars where there is no terminal
+    assert "epoch 1/2  loss 0." in result.stdout
+    command = re.search(r"next: python (process_feature\.py .*)", result.stdout)[1]
+    result = run_script(*shlex.split(command), cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert np.load(workplace / "transformed_features/tiny_2/validation/v0.npy").shape == (1, 16)
+    assert len(list((workplace / "transformed_features/tiny_2").glob("*/*.npy"))) == 21
+    result = run_script("main_simsiam.py", "epoch=4", "--yaml_path=tiny.yaml", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "2 of 4 epochs are done" in result.stdout
+    assert "eval_result in epoch4" in result.stdout
+    assert "eval_result in epoch2" not in result.stdout
+
+
+@pytest.mark.parametrize("script", ["main_simsiam.py", "process_feature.py"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["required"]),
+        (["--yaml_path=absent.yaml", "--load_model=1"], ["absent.yaml"]),
+        (["--yaml=tiny.yaml"], ["--help"]),
+        (["--yaml_path=tiny.yaml", "--load_model=1", "epohc=3"], ["did you mean epoch"]),
+        (["--yaml_path=tiny.yaml", "--load_model=1", "--device=gpu"], ["device"]),
+    ],
+)
+def test_bad_arguments_are_met_before_torch_is_imported(workplace, script, arguments, words):
+    if script == "main_simsiam.py":
+        arguments = [a for a in arguments if not a.startswith("--load_model")]
+    assert_refused(run_script(script, *arguments, cwd=workplace), *words)
+
+
+def test_nothing_heavy_is_imported_before_the_settings_are_checked():
+    code = (
+        "import sys, main_simsiam, process_feature\n"
+        "assert not {'torch', 'numpy', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    )
+    from subprocess import run
+    from sys import executable
+
+    assert run([executable, "-c", code], cwd=REPOSITORY).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("mischief", "words"),
+    [
+        ("no features", ["HACS_DATA/training"]),
+        ("truncated", ["t5.npy", "truncated"]),
+        ("width", ["t5.npy", "in_feature_dim"]),
+        ("no such gpu", ["device cuda:99"]),
+        ("read-only", ["models"]),
+    ],
+)
+def test_bad_input_is_one_line(workplace, mischief, words):
+    overrides = []
+    path = workplace / "HACS_DATA/training/t5.npy"
+    if mischief == "no features":
+        (workplace / "HACS_DATA/training").rename(workplace / "elsewhere")
+    elif mischief == "truncated":
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content[:-8])
+    elif mischief == "width":
+        path.unlink()
+        np.save(path, np.zeros((30, 17)))
+    elif mischief == "no such gpu":
+        overrides = ["device=cuda:99"]
+    elif mischief == "read-only":  # a file where the folder should be also refuses root
+        (workplace / "models").write_text("")
+    result = run_script("main_simsiam.py", "--yaml_path=tiny.yaml", *overrides, cwd=workplace)
+    assert_refused(result, *words)
+
+
+def test_the_commands_of_the_readme(tmp_path):
+    """Every python command that README shows on the demo runs, with fewer epochs."""
+    (tmp_path / "yamls").symlink_to(REPOSITORY / "yamls")
+    commands = re.findall(
+        r"^python ((?:main_simsiam|process_feature)\.py .*demo\S*.*?)(?: &&)?$", README, re.M
+    )
+    assert len(commands) >= 2
+    for command in commands:
+        result = run_script(*shlex.split(command), *SMALL_DEMO, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "transformed_features").glob("demo_*/validation/*.npy"))) == 80
+
+
+def test_the_readme_names_every_key():
+    from sola.config import Config
+
+    table = set(re.findall(r"^\| `(\w+)` \|", README, re.M))
+    assert table == {*Config.__dataclass_fields__, "eval_eval_iter"}

@@ -1,0 +1,33 @@
+"""Imports point one way, as the README's map of the code says."""
+
+import ast
+
+from conftest import REPOSITORY
+
+LEVELS = [
+    {"training", "export"},
+    {"run_data"},
+    {"probe", "plots", "windows", "synthetic"},
+    {"encode"},
+    {"model"},
+    {"dataset", "tsm", "checkpoint"},
+    {"config", "metrics"},
+    {"runtime"},
+]
+
+
+def test_every_module_imports_from_lower_levels_only():
+    level_of = {name: level for level, names in enumerate(LEVELS) for name in names}
+    modules = {path.stem: path for path in (REPOSITORY / "sola").glob("[a-z]*.py")}
+    assert modules.keys() == level_of.keys()
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sola."):
+                imported = node.module.removeprefix("sola.")
+                assert level_of[imported] > level_of[name], f"{name} imports {imported}"
+
+
+def test_public_names_exist():
+    import sola
+
+    assert all(getattr(sola, name).__name__ == name for name in sola.__all__)

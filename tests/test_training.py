@@ -1,0 +1,259 @@
+"""The loop: it learns, repeats itself, continues, and says what stops it."""
+
+import dataclasses
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import FEATURE_DIM, TINY, replace
+
+from sola.checkpoint import CheckpointError, load_weights
+from sola.config import Config, load_config
+from sola.dataset import DataError
+from sola.metrics import read_records
+from sola.runtime import SolaError
+from sola.training import TrainingError, is_drawn, train
+from sola.tsm import loss_landmarks
+from sola.windows import epoch_windows
+
+
+def weights_after(config, **options):
+    train(config, **options)
+    return load_weights(config.model_file(config.epoch))
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def without_seconds(config):
+    records = read_records(config.metrics_file)
+    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
+
+
+def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(workplace, config, capsys):
+    config = replace(config, epoch=60, saving_epoch=25, learning_rate=1e-2)
+    records = train(config)
+    losses = [r["loss"] for r in records if r["record"] == "epoch"]
+    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, use_predictor=True)
+    assert floor < losses[-1] < plateau - 0.02 < losses[0]
+    evaluated = [r["epoch"] for r in records if r["record"] == "evaluation"]
+    assert evaluated == [0, 25, 50, 60]  # the last epoch always
+    folder = workplace / "models" / "tiny"
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"tiny_{epoch}.pt" for epoch in (25, 50, 60)),
+        *("state_50.pt", "state_60.pt", "config.yaml", "metrics.jsonl"),
+    }
+    pictures = {path.name for path in (workplace / "visualizing" / "tiny").iterdir()}
+    assert pictures == {f"tiny_epoch{epoch}.png" for epoch in (0, 25, 50, 60)}
+    assert load_config(folder / "config.yaml") == config
+    output = capsys.readouterr().out
+    for record in records:
+        if record["record"] == "evaluation":
+            line = f"eval_result in epoch{record['epoch']}: {record['accuracy']:.4f}\n"
+            assert output.count(line) == 1
+    assert output.count("eval_result") == 4
+    assert "2 training videos are too short" in output
+    weights = load_weights(config.model_file(60))
+    assert set(weights) == {
+        "alpha",
+        *(f"conv_network.{i}.{kind}" for i in (0, 2, 4) for kind in ("weight", "bias")),
+    }
+
+
+def test_records_are_means_over_the_windows(config, monkeypatch):
+    config = replace(config, epoch=1, learning_rate=1e-12)  # nothing moves: any batching agrees
+    losses = []
+    for batch_size in (4, 11):  # 11 windows: batches of 4, 4, 3 or one batch
+        train(replace(config, batch_size=batch_size), restart=bool(losses))
+        losses.append(read_records(config.metrics_file)[1])
+    for name in ("loss", "cosine_mean"):
+        assert losses[0][name] == pytest.approx(losses[1][name], rel=1e-5)
+    assert losses[0]["windows"] == 11
+
+
+def test_same_seed_same_weights_whatever_the_workers(config):
+    first = weights_after(config)
+    records = without_seconds(config)
+    assert same(first, weights_after(replace(config, num_workers=0), restart=True))
+    assert without_seconds(config) == records
+    assert not same(first, weights_after(replace(config, seed=1), restart=True))
+
+
+def test_probe_leaves_the_training_alone(workplace, config):
+    with_probe = weights_after(config)
+    (workplace / "evaluation").rename(workplace / "elsewhere")
+    assert same(with_probe, weights_after(config, restart=True))
+    assert all(r["record"] == "epoch" for r in read_records(config.metrics_file))
+
+
+@pytest.mark.parametrize("protocol", ["logistic_regression", "sgd"])
+def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch, protocol):
+    monkeypatch.setattr("sola.probe.GROUP_SIZE", 10)  # the tiny set has too few for groups of 100
+    config = replace(config, eval_protocol=protocol, epoch=6)
+    uninterrupted = weights_after(config)
+    records = without_seconds(config)
+    train(replace(config, epoch=2), restart=True)
+    real_save, calls = torch.save, []
+
+    def dies_at_its_third_call(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real_save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", dies_at_its_third_call)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert len(without_seconds(config)) > 5  # beyond the state: dropped, then written again
+    assert same(uninterrupted, weights_after(config))
+    assert without_seconds(config) == records
+
+
+def test_a_finished_run_is_left_alone(config, capsys):
+    records = train(config)
+    before = config.model_file(4).stat().st_mtime_ns
+    assert train(config) == records
+    assert config.model_file(4).stat().st_mtime_ns == before
+    assert "4 of 4 epochs are done" in capsys.readouterr().out
+
+
+def test_another_run_is_not_continued(workplace, config):
+    train(config)
+    for changes in (
+        {"learning_rate": 0.5},
+        {"seed": 3},
+        {"batch_size": 4},
+        {"epoch": 3},
+        {"saving_epoch": 1},
+        {"label_base": "other"},
+    ):
+        with pytest.raises(CheckpointError, match=next(iter(changes))):
+            train(replace(config, **changes))
+    train(replace(config, num_workers=1, visualizing_step=3, eval_lr=0.5, epoch=5))
+    generator = np.random.default_rng(0)
+    np.save(workplace / "HACS_DATA/training/new.npy", generator.random((40, FEATURE_DIM)))
+    np.save(workplace / "evaluation/training_label/new.npy", np.zeros(40))
+    with pytest.raises(CheckpointError, match=r"13 with .* are 14 with"):
+        train(replace(config, epoch=5))
+
+
+def test_restart_keeps_the_old_run_aside(workplace, config):
+    train(config)
+    train(config, restart=True)
+    names = sorted(path.name for path in (workplace / "models").iterdir())
+    assert len(names) == 2
+    assert names[1].startswith("tiny_until_")
+    assert (workplace / "models" / names[1] / "tiny_4.pt").is_file()
+    assert len(list((workplace / "visualizing").glob("tiny*"))) == 2
+
+
+def test_foreign_checkpoints_are_not_overwritten(workplace, config):
+    config.run_folder.mkdir(parents=True)
+    config.model_file(150).write_text("of another program")
+    with pytest.raises(CheckpointError, match="--restart"):
+        train(config)
+    assert config.model_file(150).read_text() == "of another program"
+
+
+def test_a_last_batch_of_one_window_works(config):
+    records = train(replace(config, batch_size=10, epoch=1))  # 11 windows
+    assert records[-1]["epoch"] == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_checkpoint(config, monkeypatch):
+    from sola import training
+
+    train(config)
+    saved = {path: path.read_bytes() for path in config.run_folder.glob("*.pt")}
+    real_loss, real_windows, steps, orders = (
+        training.similarity_matching_loss,
+        epoch_windows,
+        [],
+        [],
+    )
+
+    def loss_with_a_nan(cosines, target):
+        steps.append(1)
+        return real_loss(cosines, target) * (float("nan") if len(steps) == 5 else 1.0)
+
+    def remembered_windows(*arguments, **options):
+        orders.append(real_windows(*arguments, **options)[0])
+        return real_windows(*arguments, **options)
+
+    monkeypatch.setattr(training, "similarity_matching_loss", loss_with_a_nan)
+    monkeypatch.setattr(training, "epoch_windows", remembered_windows)
+    with pytest.raises(TrainingError, match="epoch 6, step 2: the loss is nan") as caught:
+        train(replace(config, epoch=8))  # three steps an epoch, continued after epoch 4
+    trainable = sorted(f"t{i}.npy" for i in range(13) if i not in (2, 3))
+    for video in orders[1][5:10]:
+        assert trainable[video] in str(caught.value)
+    assert {path: path.read_bytes() for path in config.run_folder.glob("*.pt")} == saved
+
+
+def test_bad_data_is_met_before_anything_is_written(workplace, config):
+    label = workplace / "evaluation/validation_label/v5.npy"
+    label.unlink()
+    with pytest.raises(FileNotFoundError, match=r"v5\.npy"):
+        train(config)
+    np.save(label, np.zeros(3))
+    with pytest.raises(DataError, match=r"v5\.npy"):
+        train(config)
+    assert not (workplace / "models").exists()
+    assert [path.name for path in (workplace / "visualizing").iterdir()] == ["v6.npy"]
+
+
+def test_no_video_longer_than_a_window(config):
+    with pytest.raises(SolaError, match="no video is longer than sampling_duration"):
+        train(replace(config, sampling_duration=500))
+
+
+def test_which_steps_are_drawn(config):
+    def drawn(epoch, steps, seconds, visualizing_step):
+        chosen = replace(config, visualizing_step=visualizing_step)
+        elapsed = seconds / steps
+        return [s for s in range(1, steps + 1) if is_drawn(chosen, epoch, s, steps, s * elapsed)]
+
+    assert drawn(epoch=1, steps=145, seconds=60, visualizing_step=25) == [125]
+    assert drawn(epoch=2, steps=145, seconds=60, visualizing_step=25) == [125]  # a saving epoch
+    assert drawn(epoch=1, steps=145, seconds=19, visualizing_step=25) == []
+    assert drawn(epoch=2, steps=145, seconds=19, visualizing_step=25) == [125]
+    assert drawn(epoch=1, steps=20, seconds=60, visualizing_step=25) == []
+    assert drawn(epoch=2, steps=20, seconds=60, visualizing_step=25) == [20]
+
+
+def test_plateau_is_reported(config, capsys):
+    train(replace(config, epoch=1, learning_rate=1e-8))
+    assert "not below the plateau, 0.3854" in capsys.readouterr().out
+
+
+def test_metrics_file_holds_one_record_an_epoch_and_one_an_evaluation(config):
+    train(config)
+    lines = config.metrics_file.read_text().splitlines()
+    kinds = [(r["record"], r["epoch"]) for r in map(json.loads, lines)]
+    assert kinds == [
+        ("evaluation", 0), ("epoch", 1), ("epoch", 2), ("evaluation", 2), ("epoch", 3),
+        ("epoch", 4), ("evaluation", 4),
+    ]  # fmt: skip
+
+
+def test_the_yaml_of_the_original_runs_unchanged(workplace):
+    canonical = dataclasses.asdict(Config(exp_name="x")) | {"eval_eval_iter": 1}
+    new_keys = {"synthetic", "seed", "device", "eval_protocol"} | {
+        key for key in canonical if key.startswith("eval_snippets")
+    }
+    settings = canonical | TINY | {"visualizing_save_path": "tsm_vis"}
+    settings = {key: value for key, value in settings.items() if key not in new_keys}
+    assert len(settings) == 36
+    (workplace / "original.yaml").write_text(yaml.safe_dump(settings))
+    train(load_config(workplace / "original.yaml"))
+    assert (workplace / "tsm_vis" / "tiny" / "tiny_epoch4.png").is_file()
+
+
+def test_no_thread_outlives_a_run(config):
+    train(config)
+    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
