@@ -1,9 +1,9 @@
 """Checkpoints and training state, saved atomically and loaded without running foreign code."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import time
 from pathlib import Path
@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from sola.config import Config
-from sola.metrics import best_evaluation, evaluations, read_records
+from sola.metrics import best_evaluation, gain, read_records, to_line
 from sola.runtime import SolaError
 
 KEPT_STATES = 2
+STATE_KEYS = {"epoch", "identity", "model", "optimiser"}
 
 
 class CheckpointError(SolaError):
     """A checkpoint that is missing, damaged or does not fit; the message names it."""
 
 
-def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
+def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
     """Write a file, with its folder, so that it is seen whole or not at all, also after a crash.
 
     The temporary file lies in the same folder under a hidden name ending in .tmp. Raises
@@ -34,25 +35,17 @@ def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # makes the rename survive a power failure
+        os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        size = sum(memoryview(part).nbytes for part in parts) / 1e6
-        raise SolaError(f"{path}: cannot write {size:.1f} MB: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise SolaError(f"{path}: cannot write its {len(data)} bytes: {error.strerror}") from error
 
 
 def clear_temporary(folder: Path) -> None:
@@ -70,11 +63,13 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
 
 def load(path: str | Path) -> Any:
     """torch.load of tensors and plain values only, onto the CPU."""
-    with open(path, "rb") as file:
-        try:
+    try:
+        with open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged file makes of the reader
-            raise CheckpointError(f"{path}: damaged, or not a checkpoint") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint") from error
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -99,9 +94,16 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest training state of a run, or None when there is none."""
-    epochs = _numbers(folder, "state_")
-    return load(folder / f"state_{epochs[-1]}.pt") if epochs else None
+    """The newest training state of a run, or None without any; damaged ones are set aside."""
+    for epoch in reversed(_numbers(folder, "state_")):
+        path = folder / f"state_{epoch}.pt"
+        with contextlib.suppress(CheckpointError):
+            state = load(path)
+            if isinstance(state, dict) and state.keys() == STATE_KEYS:
+                return state
+        path.rename(path.with_suffix(".damaged"))
+        print(f"warning: {path} is damaged, set aside; the state before it is used")
+    return None
 
 
 def saved_epochs(config: Config) -> list[int]:
@@ -125,28 +127,25 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
     if load_model.endswith(".pt"):
         return Path(load_model).stem, Path(load_model)
     epochs = saved_epochs(config)
-    there = f"saved epochs in {config.run_folder}: {', '.join(map(str, epochs)) or 'none'}"
-    epoch = int(load_model) if load_model.isdecimal() else None
-    if load_model == "best":
+    epoch = int(load_model) if load_model.isdecimal() else -1
+    if epoch == 0:
+        return f"{config.exp_name}_0", None
+    if not epochs:
+        raise CheckpointError(f"--load_model={load_model}: no checkpoint in {config.run_folder}")
+    there = f"saved epochs in {config.run_folder}: {', '.join(map(str, epochs))}"
+    if load_model == "last":
+        epoch = epochs[-1]
+    elif load_model == "best":
         records = read_records(config.metrics_file)
         best = best_evaluation(record for record in records if record["epoch"] in epochs)
         if best is None:
-            raise CheckpointError(
-                f"--load_model=best: no linear probe to choose by; try last ({there})"
-            )
+            raise CheckpointError(f"--load_model=best: no linear probe was run; use last ({there})")
         epoch = best["epoch"]
-        untouched = next((r for r in evaluations(records) if r["epoch"] == 0), best)
-        if untouched["accuracy"] > best["accuracy"]:
-            print(
-                f"note: the untouched features scored higher than epoch {epoch}, the best trained"
-            )
-    elif load_model == "last" and epochs:
-        epoch = epochs[-1]
-    elif epoch == 0:
-        return f"{config.exp_name}_0", None
-    if epoch not in epochs:
+        if gain(records, best) <= 0:
+            print(f"note: epoch {epoch}, the best one, is not above the untouched features (0)")
+    elif epoch not in epochs:
         raise CheckpointError(
-            f"--load_model={load_model}: not EPOCH, best, last, 0 or FILE.pt; {there}"
+            f"--load_model={load_model}: must be EPOCH, best, last, 0 or FILE.pt; {there}"
         )
     return f"{config.exp_name}_{epoch}", config.model_file(epoch)
 
@@ -168,6 +167,7 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> dict[
         _set_aside(folder)
         _set_aside(config.picture_folder)
     clear_temporary(folder)
+    clear_temporary(config.picture_folder)
     state = load_state(folder)
     if state is not None:
         _check_same_run(state, config, lengths)
@@ -176,15 +176,11 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> dict[
             f"{folder}: holds checkpoints but no training state to continue from; "
             "--restart sets them aside, another exp_name leaves them"
         )
-    keep_records(config.metrics_file, last_epoch=state["epoch"] if state else -1)
+    last_epoch = state["epoch"] if state else -1  # records of later epochs come again
+    kept = [record for record in read_records(config.metrics_file) if record["epoch"] <= last_epoch]
+    write_atomically(config.metrics_file, "".join(map(to_line, kept)).encode())
     write_atomically(folder / "config.yaml", config.to_yaml().encode())
     return state
-
-
-def keep_records(path: Path, last_epoch: int) -> None:
-    """Drop the records of epochs that the training state does not hold; they come again."""
-    kept = [record for record in read_records(path) if record["epoch"] <= last_epoch]
-    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
 def run_identity(config: Config, lengths: dict[str, int]) -> dict[str, Any]:
@@ -225,7 +221,10 @@ def _check_same_run(state: dict[str, Any], config: Config, lengths: dict[str, in
 
 
 def _set_aside(folder: Path) -> None:
-    if folder.exists():
-        aside = folder.with_name(f"{folder.name}_until_{time.strftime('%Y%m%d-%H%M%S')}")
-        folder.rename(aside)
-        print(f"earlier run set aside as {aside}")
+    if not folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}_until_{time.strftime('%Y%m%d-%H%M%S')}")
+    while aside.exists():  # two in one second
+        aside = aside.with_name(aside.name + "+")
+    folder.rename(aside)
+    print(f"earlier run set aside as {aside}")

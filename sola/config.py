@@ -93,13 +93,13 @@ class Config:
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         """Key, whether its rule holds, and the rule."""
-        last_position = self.gathered_positions[-1]
-        name_is_plain = re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*", self.exp_name)
+        last_position = self.step_start + self.step * (self.tsm_size - 1)
+        name_is_plain = self.exp_name.isprintable() and not re.match(r"\.|.*[/\\]", self.exp_name)
         own_folder = Path(self.data_root).parent
         passes_suffice = self.eval_protocol != "sgd" or self.eval_epoch >= 6
         return [
-            ("exp_name", bool(name_is_plain) and self.exp_name != "state",
-             "must be one plain folder name other than state"),
+            ("exp_name", name_is_plain and self.exp_name != "state",
+             "must be one plain folder name (not state: state_*.pt are training states)"),
             ("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)),
              "must be auto, cpu, cuda or cuda:N"),
             ("projection", self.projection == "identity", "must be identity"),
@@ -116,6 +116,8 @@ class Config:
             ("dissim_proj_out",
              self.dissim_proj_out == self.out_feature_dim or not self.use_dissim_head,
              f"with use_dissim_head must equal out_feature_dim, {self.out_feature_dim}"),
+            ("visualizing_dir", Path(self.visualizing_dir) != self.picture_folder,
+             "must not be where the pictures of this run go"),
             ("data_root",
              not self.synthetic or Path() != own_folder == Path(self.label_base).parent,
              "with synthetic: true must lie beside label_base in a folder of their own"),
@@ -161,20 +163,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Touches nothing else on disk. Raises ConfigError, naming file and key.
     """
+    origin = path
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_YAML_BYTES + 1)
         if len(text) > MAX_YAML_BYTES:
             raise ConfigError(f"longer than {MAX_YAML_BYTES} bytes")
         settings = _settings(_read_pairs(text))
+        origin = "command line"
         settings |= _settings([_split_override(override) for override in overrides])
+        origin = f"{path} and command line" if overrides else path
         if "exp_name" not in settings:
             raise ConfigError("exp_name is missing")
         return Config(**settings)
     except OSError as error:
         raise ConfigError(f"--yaml_path={path}: {error.strerror}") from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{origin}: {error}") from error
 
 
 def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sola.runtime import SolaError, progress, random_generator
 
 SPLITS = ("training", "validation")
 SMALL_SPLIT = 1000  # without a subset list, the probe takes all videos of a split up to this size
+DRAWN_BY_DEFAULT = 6
 HEADER_READERS = 16  # threads; opening a file on a network disk is mostly waiting
 PICKLE_OPCODES = (  # of plain dicts, lists, str and int; none of them builds anything else
     "PROTO FRAME STOP MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET "
@@ -236,7 +237,10 @@ def read_labels(folder: str | Path, videos: dict[str, ArrayFile]) -> dict[str, n
     """
     labels = {}
     for video, features in progress(videos.items(), desc="labels", unit="file"):
-        array = open_array(Path(folder) / f"{video}.npy")
+        path = Path(folder) / f"{video}.npy"
+        if not path.is_file():
+            raise DataError(f"{path}: no such label file; the linear probe needs one of each video")
+        array = open_array(path)
         if array.shape != (features.length,):
             raise DataError(
                 f"{array.path}: labels of shape {list(array.shape)} where the features have "
@@ -265,10 +269,8 @@ def has_labels(label_base: str | Path) -> bool:
     return all(found)
 
 
-def videos_to_draw(
-    folder: str | Path, validation: Split, feature_dim: int, default_count: int = 6
-) -> dict[str, ArrayFile]:
+def videos_to_draw(folder: str | Path, validation: Split, feature_dim: int) -> dict[str, ArrayFile]:
     """Videos whose TSMs are drawn: the npy files of a folder, else some of the validation split."""
     if Path(folder).is_dir() and (paths := feature_paths(folder)):
         return {video: open_features(path, feature_dim) for video, path in paths.items()}
-    return dict(list(validation.videos.items())[:default_count])
+    return dict(itertools.islice(validation.videos.items(), DRAWN_BY_DEFAULT))

@@ -7,6 +7,7 @@ import torch
 
 from sola.dataset import ArrayFile, read_features
 from sola.model import SoLaModule
+from sola.runtime import progress
 
 SNIPPETS_PER_BATCH = 1024
 
@@ -29,11 +30,14 @@ def encode_snippets(
     total = sum(len(wanted) for wanted in positions)
     encoded = np.empty((total, videos[0].shape[1]), np.float32)
     done = 0
+    bar = progress(total=total, desc="probe", unit="snippet")
     for batch in _batches(videos, positions):
         x, times, wanted = _on_one_axis(module, batch)
         y = module(x.to(module.alpha.device)[None], positions=wanted, times=times)[0]
         encoded[done : done + len(wanted)] = y.cpu().numpy()
         done += len(wanted)
+        bar.update(len(wanted))
+    bar.close()
     return encoded
 
 

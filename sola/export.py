@@ -34,7 +34,50 @@ from sola.runtime import SolaError, progress, resolve_device
 
 MANIFEST = "manifest.json"
 MANIFEST_SECONDS = 10.0  # a killed run repeats at most so much work
+IDENTITY = ("sha256", "dilations", "data_root")  # what features must share to lie side by side
 UNTOUCHED = "none: epoch 0, features untouched"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What turns features into those to be written: a module, or nothing for epoch 0."""
+
+    name: str  # of the output folder
+    source: str  # the checkpoint's path
+    sha256: str
+    dilations: list[int]
+    settings: str  # YAML of the training, as far as known
+    module: SoLaModule | None
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """float32 [T, C] -> float32 [T, C]."""
+        return features if self.module is None else encode_video(self.module, features)
+
+
+def open_encoder(config: Config, load_model: str) -> Encoder:
+    """The module that --load_model names, on the configured device.
+
+    Raises CheckpointError when it is not there or of another width than in_feature_dim.
+    """
+    name, path = find_checkpoint(config, load_model)
+    if path is None:
+        return Encoder(name, UNTOUCHED, UNTOUCHED, [], config.to_yaml(), None)
+    beside = path.parent / "config.yaml"
+    trained_with = load_config(beside) if beside.is_file() else config
+    module = load_module(path, dilations=trained_with.dilations)
+    feature_dim = module.conv_network[0].in_channels
+    if feature_dim != config.in_feature_dim:
+        raise CheckpointError(
+            f"{path}: made for {feature_dim} channels, in_feature_dim is {config.in_feature_dim}"
+        )
+    return Encoder(
+        name,
+        source=str(path),
+        sha256=file_sha256(path),
+        dilations=list(trained_with.dilations),
+        settings=trained_with.to_yaml(),
+        module=module.to(resolve_device(config.device)),
+    )
 
 
 class Manifest:
@@ -43,13 +86,15 @@ class Manifest:
     A folder with a manifest belongs to this program; one with features but without is left alone.
     """
 
-    def __init__(self, folder: Path, checkpoint: str, sha256: str, settings: str) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, data_root: str) -> None:
         self.path = folder / MANIFEST
         self.content = {
-            "checkpoint": checkpoint,
-            "sha256": sha256,
+            "checkpoint": encoder.source,
+            "sha256": encoder.sha256,
+            "dilations": encoder.dilations,
+            "data_root": data_root,
+            "settings": encoder.settings,
             "finished": False,
-            "settings": settings,
             "features": {split: {} for split in SPLITS},
         }
         folders = [folder / split for split in SPLITS if (folder / split).is_dir()]
@@ -61,12 +106,12 @@ class Manifest:
                 )
         else:
             earlier = _read_manifest(self.path)
-            if earlier["sha256"] == sha256:
+            if all(earlier[key] == self.content[key] for key in IDENTITY):
                 self.content["features"] = earlier["features"]
             else:
                 for path in outputs:
                     os.unlink(path)
-                print(f"{folder}: features of another checkpoint removed", flush=True)
+                print(f"{folder}: features of another {' or '.join(IDENTITY)} removed", flush=True)
         self.save()
         self.saved_at = time.monotonic()
 
@@ -95,49 +140,12 @@ class Manifest:
 def _read_manifest(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
-        listed = content["features"]
-        assert isinstance(content["sha256"], str)
-        assert all(isinstance(listed[split], dict) for split in SPLITS)
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        raise SolaError(
-            f"{path}: damaged; remove its folder to compute the features anew"
-        ) from error
-    return content
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What turns features into those to be written: a module, or nothing for epoch 0."""
-
-    name: str  # of the output folder
-    source: str  # the checkpoint's path
-    sha256: str
-    module: SoLaModule | None
-    feature_dim: int
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """float32 [T, C] -> float32 [T, C]."""
-        return features if self.module is None else encode_video(self.module, features)
-
-
-def open_encoder(config: Config, load_model: str) -> Encoder:
-    """The module that --load_model names, on the configured device.
-
-    Raises CheckpointError when it is not there or of another width than in_feature_dim.
-    """
-    name, path = find_checkpoint(config, load_model)
-    if path is None:
-        return Encoder(name, UNTOUCHED, UNTOUCHED, None, config.in_feature_dim)
-    beside = path.parent / "config.yaml"
-    trained_with = load_config(beside) if beside.is_file() else config
-    module = load_module(path, dilations=trained_with.dilations)
-    feature_dim = module.conv_network[0].in_channels
-    if feature_dim != config.in_feature_dim:
-        raise CheckpointError(
-            f"{path}: made for {feature_dim} channels, in_feature_dim is {config.in_feature_dim}"
-        )
-    module = module.to(resolve_device(config.device))
-    return Encoder(name, str(path), file_sha256(path), module, feature_dim)
+        listed = [content["features"][split] for split in SPLITS]
+        if all(isinstance(videos, dict) for videos in listed) and content.keys() >= set(IDENTITY):
+            return content
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise SolaError(f"{path}: damaged; remove its folder to compute the features anew")
 
 
 def export_features(config: Config, load_model: str, *, overwrite: bool = False) -> Path:
@@ -147,11 +155,13 @@ def export_features(config: Config, load_model: str, *, overwrite: bool = False)
     manifest lists as complete are left as they are unless `overwrite`. Returns the folder.
     """
     encoder = open_encoder(config, load_model)
-    splits = [open_split(config.data_root, split, encoder.feature_dim) for split in SPLITS]
+    splits = [open_split(config.data_root, split, config.in_feature_dim) for split in SPLITS]
     folder = Path(config.feature_save_path) / encoder.name
-    for split in SPLITS:
-        clear_temporary(folder / split)
-    manifest = Manifest(folder, encoder.source, encoder.sha256, config.to_yaml())
+    if folder.resolve() == Path(config.data_root).resolve():
+        raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
+    for place in (folder, *(folder / split for split in SPLITS)):
+        clear_temporary(place)
+    manifest = Manifest(folder, encoder, config.data_root)
     pending = [
         (split.name, video, array)
         for split in splits
@@ -186,6 +196,6 @@ def _encoded(
 
 def write_npy(path: Path, features: np.ndarray) -> None:
     """np.save, atomically."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(features))
-    write_atomically(path, header.getvalue(), np.ascontiguousarray(features).data)
+    buffer = io.BytesIO()
+    np.save(buffer, features)
+    write_atomically(path, buffer.getbuffer())

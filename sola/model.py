@@ -103,11 +103,12 @@ def _conv_at(
     x: [B, R, C_in]; row_of: time -> row of x. A time without a row lies outside the video and
     counts as zero. Returns [B, len(positions), C_out].
     """
-    rows = [[row_of.get(position + tap, -1) for tap in _taps(conv)] for position in positions]
-    if any(-1 in taps for taps in rows):
+    rows = [row_of.get(position + tap, -1) for position in positions for tap in _taps(conv)]
+    if -1 in rows:
         x = F.pad(x, (0, 0, 0, 1))  # row -1: the zero padding
-    gathered = x[:, rows].flatten(2)  # [B, L, k * C_in]
-    return F.linear(gathered, conv.weight.transpose(1, 2).flatten(1), conv.bias)
+    weight = conv.weight.transpose(1, 2).flatten(1)  # [C_out, k * C_in]
+    gathered = x[:, rows].reshape(len(x), len(positions), weight.shape[1])
+    return F.linear(gathered, weight, conv.bias)  # [B, L, C_out]
 
 
 class SimilarityMatching(nn.Module):

@@ -26,6 +26,7 @@ class VideoPicture:
 
 def self_similarity(features: np.ndarray) -> np.ndarray:
     """Cosine of every snippet with every other: [T, C] -> [T, T]."""
+    features = features.astype(np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     directions = features / np.maximum(norms, 1e-12)
     return directions @ directions.T
@@ -60,8 +61,9 @@ def draw_tsm_sheet(path: str | Path, title: str, videos: Sequence[VideoPicture])
         length = len(video.features)
         image = _draw_tsm(before, self_similarity(video.features), video.labels)
         _draw_tsm(after, self_similarity(video.sola_features), video.labels)
-        before.set_title(f"{_short(video.name)}: input", fontsize=9)
-        after.set_title(f"SoLa (T = {length})", fontsize=9)
+        name = _short(video.name)
+        before.set_title(f"{name} (T = {length}): input", fontsize=8)
+        after.set_title(f"{name}: SoLa", fontsize=8)
         before.set_ylabel("snippet", fontsize=8)
     bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / rows), aspect=30, pad=0.01)
     bar.set_label("cosine similarity of two snippets", fontsize=9)
@@ -99,5 +101,5 @@ def segments(labels: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _short(name: str) -> str:
-    name = name.replace("$", r"\$")  # no mathematical text
-    return name if len(name) <= 20 else name[:19] + "…"
+    name = name if len(name) <= 20 else f"{name[:9]}…{name[-10:]}"
+    return name.replace("$", r"\$")  # no mathematical text

@@ -4,7 +4,6 @@ The module is a guest here: its weights, its mode and the global random state st
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sola.dataset import ArrayFile, DataError
+from sola.dataset import ArrayFile, DataError, check_finite
 from sola.encode import encode_snippets
 from sola.model import SoLaModule
 from sola.runtime import random_generator
 
 MAX_ITERATIONS = 2000
 GROUP_SIZE = 100  # snippets of one class that the sgd protocol draws one from
-FIRST_SCORED_PASS, LAST_SCORED_PASS = 5, 14  # of the sgd protocol, counted from 0
+SCORED_PASSES = slice(5, 15)  # of the sgd protocol, counted from 0
 
 Scores = dict[str, float | int]
 
@@ -45,18 +44,54 @@ class ProbeVideos:
         """Labels of all snippets, video after video: bool [N]."""
         return np.concatenate(self.labels)
 
-    def encode(self, module: SoLaModule, snippets: np.ndarray) -> np.ndarray:
-        """L2-normalised SoLa features of some snippets.
+    def draw(self, count: int, seed: int) -> np.ndarray:
+        """At most count snippets, the same for the same seed: ascending indices [n].
 
-        snippets: ascending indices into flat_labels, [n]. Returns float32 [n, C].
+        Raises DataError when one of the classes is not among them.
         """
-        ends = np.cumsum([len(labels) for labels in self.labels])
+        labels = self.flat_labels
+        snippets = np.arange(len(labels))
+        if count < len(labels):
+            generator = random_generator(f"{self.name} snippets", seed)
+            snippets = np.sort(generator.choice(len(labels), count, replace=False))
+        if len(np.unique(labels[snippets])) < 2:
+            raise DataError(f"{self.name}: only one class among {count} snippets drawn; draw more")
+        return snippets
+
+    def groups(self, generator: np.random.Generator) -> np.ndarray:
+        """Groups of 100 snippets of one class over the shuffled videos: [G, 100], indices.
+
+        The last 1 to 100 snippets of a class form no group, as in the original. Raises DataError
+        for a class without a group.
+        """
+        starts = np.cumsum([0, *map(len, self.labels)])
+        order = generator.permutation(len(self.labels))
+        shuffled = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in order])
+        is_action = np.concatenate([self.labels[i] for i in order])
+        groups = []
+        for members in (shuffled[~is_action], shuffled[is_action]):
+            count = (len(members) - 1) // GROUP_SIZE
+            if count < 1:
+                raise DataError(
+                    f"{self.name}: eval_protocol: sgd needs more than {GROUP_SIZE} snippets of a "
+                    f"class, one has {len(members)}; use eval_protocol: logistic_regression"
+                )
+            groups.append(members[: count * GROUP_SIZE].reshape(count, GROUP_SIZE))
+        return np.concatenate(groups)
+
+    def encode(self, module: SoLaModule, snippets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """L2-normalised SoLa features and labels of some snippets.
+
+        snippets: ascending indices into flat_labels, [n]. Returns float32 [n, C], bool [n].
+        """
+        ends = np.cumsum([*map(len, self.labels)])
         parts = np.split(snippets, np.searchsorted(snippets, ends[:-1]))
         starts = np.concatenate([[0], ends[:-1]])
         positions = [part - start for part, start in zip(parts, starts, strict=True)]
         features = encode_snippets(module, self.files, positions)
+        check_finite(features, f"{self.name}: the module's output")
         features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-        return features
+        return features, self.flat_labels[snippets]
 
 
 def probe_logistic_regression(
@@ -76,36 +111,20 @@ def probe_logistic_regression(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x, y = _draw(module, training, eval_snippets, seed)
+    x, y = training.encode(module, training.draw(eval_snippets, seed))
     mean, deviation = _mean_and_deviation(x)
     _standardise(x, mean, deviation)
     classifier = LogisticRegression(max_iter=MAX_ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # recorded below
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(x, y)
     iterations = int(classifier.n_iter_[0])
+    complaints = [warning for warning in caught if warning.category is ConvergenceWarning]
     del x
-    x, y = _draw(module, validation, eval_snippets_validation, seed)
+    x, y = validation.encode(module, validation.draw(eval_snippets_validation, seed))
     _standardise(x, mean, deviation)
     scores = _scores(classifier.decision_function(x), y)
-    return scores | {"converged": 0 < iterations < MAX_ITERATIONS, "iterations": iterations}
-
-
-def _draw(
-    module: SoLaModule, videos: ProbeVideos, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, C] and labels [n] of at most count snippets, both classes among them."""
-    labels = videos.flat_labels
-    snippets = np.arange(len(labels))
-    if count < len(labels):
-        generator = random_generator(f"{videos.name} snippets", seed)
-        snippets = np.sort(generator.choice(len(labels), count, replace=False))
-    labels = labels[snippets]
-    if labels.all() or not labels.any():
-        raise DataError(
-            f"{videos.name}: only one class among {count} snippets; raise eval_snippets"
-        )
-    return videos.encode(module, snippets), labels
+    return scores | {"converged": iterations > 0 and not complaints, "iterations": iterations}
 
 
 def _mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,25 +177,23 @@ def probe_sgd(
     generator = random_generator("sgd probe", seed, epoch)
     x, y, draws = _draw_passes(module, training, eval_epoch, generator)
     x_val, y_val, draws_val = _draw_passes(module, validation, eval_epoch, generator)
-    device = module.alpha.device
-    classifier = _seeded_linear(x.shape[1], generator).to(device)
+    classifier = _seeded_linear(x.shape[1], generator).to(module.alpha.device)
     optimiser = torch.optim.SGD(classifier.parameters(), lr=eval_lr, momentum=eval_momentum)
     passes = []
-    for index in range(eval_epoch):
-        shuffled = generator.permutation(draws[index])
-        for first in range(0, len(shuffled), eval_batch_size):
-            batch = shuffled[first : first + eval_batch_size]
-            logits = classifier(torch.from_numpy(x[batch]).to(device))
-            loss = F.cross_entropy(logits, torch.from_numpy(y[batch]).long().to(device))
+    for drawn, drawn_val in zip(draws, draws_val, strict=True):
+        for first in range(0, len(drawn), eval_batch_size):
+            batch = drawn[first : first + eval_batch_size]
+            logits = classifier(torch.from_numpy(x[batch]).to(module.alpha.device))
+            loss = F.cross_entropy(logits, torch.from_numpy(y[batch]).long().to(logits.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        if FIRST_SCORED_PASS <= index <= LAST_SCORED_PASS:
-            with torch.no_grad():
-                logits = classifier(torch.from_numpy(x_val[draws_val[index]]).to(device)).cpu()
-            passes.append(_scores((logits[:, 1] - logits[:, 0]).numpy(), y_val[draws_val[index]]))
-    scores = {name: float(np.mean([scores[name] for scores in passes])) for name in passes[0]}
-    return scores | {"snippets": sum(scores["snippets"] for scores in passes)}
+        with torch.no_grad():
+            logits = classifier(torch.from_numpy(x_val[drawn_val]).to(module.alpha.device)).cpu()
+        passes.append(_scores((logits[:, 1] - logits[:, 0]).numpy(), y_val[drawn_val]))
+    scored = passes[SCORED_PASSES]
+    means = {name: float(np.mean([scores[name] for scores in scored])) for name in scored[0]}
+    return means | {"snippets": sum(scores["snippets"] for scores in scored)}
 
 
 def _draw_passes(
@@ -184,46 +201,17 @@ def _draw_passes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features [n, C] and labels [n] of all snippets that any pass draws, and the draws.
 
-    draws: [passes, groups], indices into the n snippets.
+    draws: [passes, G], indices into the n snippets, one of every group in random order.
     """
-    groups = same_class_groups(videos.labels, generator)  # [G, 100]
-    if len(np.unique(videos.flat_labels[groups[:, 0]])) < 2:
-        raise DataError(
-            f"{videos.name}: eval_protocol: sgd needs more than {GROUP_SIZE} snippets of each "
-            "class; use eval_protocol: logistic_regression"
-        )
+    groups = videos.groups(generator)  # [G, 100]
     columns = generator.integers(GROUP_SIZE, size=(passes, len(groups)))
-    drawn = groups[np.arange(len(groups)), columns]
+    drawn = generator.permuted(groups[np.arange(len(groups)), columns], axis=1)
     snippets, draws = np.unique(drawn, return_inverse=True)
-    return (
-        videos.encode(module, snippets),
-        videos.flat_labels[snippets],
-        draws.reshape(drawn.shape),
-    )
-
-
-def same_class_groups(labels: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:
-    """Groups of 100 snippets of one class over the shuffled videos: [G, 100], flat indices.
-
-    The last 1 to 100 snippets of a class form no group, as in the original.
-    """
-    starts = np.cumsum([0, *(len(video_labels) for video_labels in labels)])
-    order = generator.permutation(len(labels))
-    shuffled = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in order])
-    is_action = np.concatenate([labels[i] for i in order])
-    groups = []
-    for members in (shuffled[~is_action], shuffled[is_action]):
-        count = max(0, len(members) - 1) // GROUP_SIZE
-        groups.append(members[: count * GROUP_SIZE].reshape(count, GROUP_SIZE))
-    return np.concatenate(groups)
+    return *videos.encode(module, snippets), draws.reshape(drawn.shape)
 
 
 def _seeded_linear(feature_dim: int, generator: np.random.Generator) -> nn.Linear:
     """Linear(C, 2) with PyTorch's default distribution, leaving the global random state alone."""
-    classifier = nn.utils.skip_init(nn.Linear, feature_dim, 2)
-    bound = feature_dim**-0.5
-    with torch.no_grad():
-        for parameter in classifier.parameters():
-            values = generator.uniform(-bound, bound, parameter.shape)
-            parameter.copy_(torch.from_numpy(values))
-    return classifier
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator.integers(2**63)))
+        return nn.Linear(feature_dim, 2)

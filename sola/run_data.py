@@ -1,5 +1,6 @@
 """Everything one run reads, found and checked before anything is computed."""
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from sola.dataset import (
     videos_to_draw,
 )
 from sola.probe import ProbeVideos
+from sola.runtime import random_generator
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,21 @@ def open_probe(
         subset = {v: split.videos[v] for v in subset_of(config.data_root, split, config.seed)}
         labels = read_labels(label_folder(config.label_base, split.name), subset)
         probe.append(ProbeVideos(split.name, list(subset.values()), list(labels.values())))
-    return probe[0], probe[1]
+    training_videos, validation_videos = probe
+    if config.eval_protocol == "sgd":
+        for videos in probe:
+            videos.groups(random_generator("check", config.seed))
+    else:
+        training_videos.draw(config.eval_snippets, config.seed)
+        validation_videos.draw(config.eval_snippets_validation, config.seed)
+    return training_videos, validation_videos
 
 
 def labels_to_draw(config: Config, drawn: dict[str, ArrayFile]) -> dict[str, np.ndarray]:
-    """Labels of those drawn videos that have some."""
+    """Labels of those drawn videos that have fitting ones."""
     labels = {}
-    for video, array in drawn.items():
-        for split in reversed(SPLITS):
-            folder = label_folder(config.label_base, split)
-            if (folder / f"{video}.npy").is_file():
-                labels |= read_labels(folder, {video: array})
-                break
+    for split in SPLITS:
+        for video, array in drawn.items():
+            with contextlib.suppress(DataError):
+                labels |= read_labels(label_folder(config.label_base, split), {video: array})
     return labels

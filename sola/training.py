@@ -1,5 +1,6 @@
 """The training loop, and what surrounds it: data, evaluation, checkpoints, pictures."""
 
+import math
 import time
 
 import numpy as np
@@ -10,7 +11,15 @@ from sola.checkpoint import open_run, run_identity, save, save_state
 from sola.config import Config
 from sola.dataset import ArrayFile, read_features
 from sola.encode import encode_video
-from sola.metrics import Record, append_record, best_evaluation, evaluation_table, read_records
+from sola.metrics import (
+    Record,
+    append_record,
+    best_evaluation,
+    evaluation_table,
+    evaluations,
+    gain,
+    read_records,
+)
 from sola.model import SimilarityMatching, SoLaModule
 from sola.plots import VideoPicture, draw_tsm_sheet
 from sola.probe import probe_logistic_regression, probe_sgd
@@ -22,7 +31,7 @@ from sola.windows import epoch_windows, window_batches
 
 STEPS_PER_CHECK = 20  # the loss is looked at, and so waited for, once in so many steps
 LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
-PLATEAU_MARGIN = 0.01  # of the way from plateau to floor
+PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
 STEP_FIGURES = ("loss", "cosine_mean", "cosine_std")  # cosines off the diagonal
 
 
@@ -42,37 +51,53 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
     state = open_run(config, data.training.lengths, restart=restart)
     seed_everything(config.seed)
     model = SimilarityMatching(config).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    optimiser = make_optimiser(model, config.learning_rate)
     target = target_tsm(config.tsm_size, config.oracle_coef).to(device)
-    metrics = config.metrics_file
     if state is None:
         last_epoch = 0
-        evaluate(config, 0, model.module, data)
         draw(config, 0, model.module, data)
+        save_run_state(config, 0, model, optimiser, data)
     else:
         last_epoch = state["epoch"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         print(f"{config.run_folder}: {last_epoch} of {config.epoch} epochs are done", flush=True)
+    evaluate(config, last_epoch, model.module, data)  # unless an earlier run has come so far
     if last_epoch < config.epoch:
         floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
         print(f"training on {device}, {len(data.videos)} windows an epoch")
         print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}", flush=True)
     for epoch in range(last_epoch + 1, config.epoch + 1):
         record = train_epoch(config, epoch, model, optimiser, target, data)
-        append_record(metrics, record)
+        append_record(config.metrics_file, record)
         print(describe(record, config), flush=True)
         if is_saving(config, epoch):
             save(config.model_file(epoch), model.module.state_dict())
+            save_run_state(config, epoch, model, optimiser, data)
             evaluate(config, epoch, model.module, data)
-            state = {
-                "epoch": epoch,
-                "identity": run_identity(config, data.training.lengths),
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-            }
-            save_state(config.run_folder, state)
-    return read_records(metrics)
+    return read_records(config.metrics_file)
+
+
+def make_optimiser(model: SimilarityMatching, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW over module, projector and predictor, as in the original."""
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+
+
+def save_run_state(
+    config: Config,
+    epoch: int,
+    model: SimilarityMatching,
+    optimiser: torch.optim.Optimizer,
+    data: RunData,
+) -> None:
+    """Save all that the same command needs to continue after this epoch."""
+    state = {
+        "epoch": epoch,
+        "identity": run_identity(config, data.training.lengths),
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    save_state(config.run_folder, state)
 
 
 def train_epoch(
@@ -106,23 +131,24 @@ def train_epoch(
         optimiser.step()
 
         figures[step] = step_figures(loss, cosines)
-        if (step + 1) % STEPS_PER_CHECK == 0 or step + 1 == steps:
-            check_losses(figures[: step + 1, 0], config, epoch, data.videos, windows[0])
-            bar.set_postfix(loss=f"{figures[: step + 1, 0].mean().item():.4f}")
-        if is_drawn(config, epoch, step + 1, steps, time.perf_counter() - started):
+        done, elapsed = step + 1, time.perf_counter() - started
+        is_drawn_now = is_drawn(config, epoch, done, steps, elapsed)
+        if done % STEPS_PER_CHECK == 0 or done == steps or is_drawn_now:
+            check_losses(figures[:done, 0], config, epoch, data.videos, windows[0])
+            bar.set_postfix(loss=f"{figures[:done, 0].mean().item():.4f}")
+        if is_drawn_now:
             draw(config, epoch, model.module, data)
     batch_sizes = torch.full((steps,), config.batch_size, device=target.device)
     batch_sizes[-1] = len(batch)
     means = (figures * batch_sizes[:, None]).sum(dim=0) / batch_sizes.sum()
-    return {
-        "record": "epoch",
-        "epoch": epoch,
-        **dict(zip(STEP_FIGURES, means.tolist(), strict=True)),
-        "tanh_alpha": model.module.alpha.tanh().item(),
-        "update_ratio": update_ratio(model, batch),
-        "windows": len(data.videos),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
+    record = dict(zip(STEP_FIGURES, means.tolist(), strict=True))
+    record["tanh_alpha"] = model.module.alpha.tanh().item()
+    record["update_ratio"] = update_ratio(model, batch)
+    weights_are_finite = all(parameter.isfinite().all() for parameter in model.parameters())
+    if not weights_are_finite or not all(map(math.isfinite, record.values())):
+        raise TrainingError(f"epoch {epoch}: {diverged(config)}")
+    record |= {"windows": len(data.videos), "seconds": round(time.perf_counter() - started, 3)}
+    return {"record": "epoch", "epoch": epoch} | record
 
 
 def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
@@ -137,7 +163,8 @@ def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
 def update_ratio(model: SimilarityMatching, windows: Tensor) -> float:
     """Size of the module's update against its input: |y - x| / |x| over a batch of windows."""
     x = windows[:, model.positions]
-    return ((model.module(windows, positions=model.positions) - x).norm() / x.norm()).item()
+    update = model.module(windows, positions=model.positions) - x
+    return (update.norm() / x.norm().clamp_min(1e-12)).item()
 
 
 def check_losses(
@@ -148,12 +175,19 @@ def check_losses(
     if len(bad):
         step = int(bad[0])
         batch = order[step * config.batch_size : (step + 1) * config.batch_size]
-        names = ", ".join(videos[i].path for i in batch[:5])
+        names = ", ".join(videos[i].path for i in batch[:5]) + (", ..." if len(batch) > 5 else "")
         raise TrainingError(
-            f"epoch {epoch}, step {step + 1}: the loss is {losses[step].item()}, nothing was saved "
-            f"since the last checkpoint; try a lower learning_rate than {config.learning_rate} "
-            f"(batch of {len(batch)} videos: {names}{', ...' if len(batch) > 5 else ''})"
+            f"epoch {epoch}, step {step + 1}: the loss is {losses[step].item()}; "
+            f"{diverged(config)} (batch of {len(batch)} videos: {names})"
         )
+
+
+def diverged(config: Config) -> str:
+    """What to say of figures that are no longer finite."""
+    return (
+        "the weights have diverged, nothing was saved since the last checkpoint; --restart with a "
+        f"lower learning_rate than {config.learning_rate}"
+    )
 
 
 def is_saving(config: Config, epoch: int) -> bool:
@@ -174,8 +208,9 @@ def is_drawn(config: Config, epoch: int, step: int, steps: int, elapsed: float) 
 
 
 def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
-    """Run the linear probe and record it; nothing without labels."""
-    if data.probe is None:
+    """Run the linear probe and record it, unless there are no labels or it is on record."""
+    recorded = [record["epoch"] for record in evaluations(read_records(config.metrics_file))]
+    if data.probe is None or epoch in recorded:
         return
     started = time.perf_counter()
     if config.eval_protocol == "sgd":
@@ -219,30 +254,38 @@ def draw(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
 
 
 def describe(record: Record, config: Config) -> str:
-    """An epoch's record as a line; at a saving epoch with a warning while nothing is learned."""
+    """An epoch's record as a line, saying so while the loss is at the plateau."""
     floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
-    line = (
+    at_plateau = abs(record["loss"] - plateau) < PLATEAU_MARGIN * (plateau - floor)
+    return (
         f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f}  "
         f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
+        + ("  at the plateau: no temporal structure yet" if at_plateau else "")
     )
-    learning = record["loss"] < plateau - PLATEAU_MARGIN * (plateau - floor)
-    if is_saving(config, record["epoch"]) and not learning:
-        line += (
-            f"\nwarning: the loss is not below the plateau, {plateau:.4f}: nothing temporal is "
-            "learned yet. Features with a large common mean stay there long; train on, or raise "
-            "learning_rate"
-        )
-    return line
 
 
-def summary(records: list[Record]) -> str:
-    """What a finished run prints: its evaluations as a table, and the best epoch."""
+def summary(config: Config, records: list[Record]) -> str:
+    """What a finished run prints: evaluations as a table, the best epoch, what to be wary of."""
+    lines = []
     best = best_evaluation(records)
     if best is None:
-        return f"trained {records[-1]['epoch']} epochs, without a linear probe"
-    untouched = next(record for record in records if record["record"] == "evaluation")
-    return (
-        f"{evaluation_table(records)}\n"
-        f"best epoch: {best['epoch']}, accuracy {best['accuracy']:.4f} "
-        f"({best['accuracy'] - untouched['accuracy']:+.4f} against the untouched features)"
-    )
+        lines.append("no linear probe was run")
+    else:
+        lines.append(evaluation_table(records))
+        best_gain = gain(records, best)
+        lines.append(
+            f"best epoch: {best['epoch']}, accuracy {best['accuracy']:.4f} "
+            f"({best_gain:+.4f} against the untouched features)"
+        )
+        if best_gain <= 0:
+            lines.append("warning: no epoch is above the untouched features: --load_model=0")
+    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+    losses = [record["loss"] for record in records if record["record"] == "epoch"]
+    if losses and losses[-1] > plateau - PLATEAU_MARGIN * (plateau - floor):
+        lines.append(
+            f"warning: the loss, {losses[-1]:.4f}, is not below the plateau, {plateau:.4f}, that a "
+            "constant similarity reaches: no temporal structure is learned yet. It takes more "
+            "steps (epoch, or a smaller batch_size) or another learning_rate; features with a "
+            "large common mean stay there for long"
+        )
+    return "\n".join(lines)

@@ -80,21 +80,15 @@ def config(workplace) -> Config:
     return load_config(workplace / "tiny.yaml")
 
 
-@pytest.fixture
-def tiny_config() -> Config:
-    """The same settings without any data on disk."""
-    return Config(**TINY)
-
-
 def replace(config: Config, **changes) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-def run_script(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess:
+def run_script(*arguments: str, cwd: Path, path=REPOSITORY) -> subprocess.CompletedProcess:
     """Run a command of the README as a user would, in a working directory of its own."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
     script = [str(REPOSITORY / arguments[0]), *arguments[1:]]
     return subprocess.run(
         [sys.executable, "-W", "error", *script],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, **options,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=100,
     )  # fmt: skip

@@ -137,5 +137,5 @@ def test_binary_and_missing_files_are_refused(tmp_path):
     "override", ["epoch", "epoch=", "=3", "epoch=3\nseed=4", "epoch: 3", "a={"]
 )
 def test_broken_overrides_are_refused(tmp_path, override):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="command line"):
         load(tmp_path, "exp_name: a\n", [override])

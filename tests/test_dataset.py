@@ -8,6 +8,7 @@ import pytest
 
 from sola.dataset import (
     DataError,
+    Split,
     check_finite,
     feature_paths,
     has_labels,
@@ -148,6 +149,12 @@ def test_bad_subset_lists_are_refused(workplace, content):
     write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", content)
     with pytest.raises(DataError, match=r"training_subset_list\.pkl"):
         subset_of("HACS_DATA", open_split("HACS_DATA", "training", 16), seed=0)
+
+
+def test_a_large_split_gives_a_tenth(tmp_path, monkeypatch):
+    monkeypatch.setattr("sola.dataset.SMALL_SPLIT", 20)
+    split = Split("training", dict.fromkeys(f"v{i}" for i in range(305)), missing=0)
+    assert len(subset_of(tmp_path, split, seed=0)) == 30
 
 
 def test_subset_is_the_list_or_all_or_a_seeded_tenth(workplace, monkeypatch):

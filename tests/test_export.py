@@ -64,7 +64,7 @@ def test_epoch_0_is_the_input_untouched(workplace, trained):
 
 
 def test_best_last_and_a_file(workplace, trained):
-    with pytest.raises(CheckpointError, match=r"best.*last"):
+    with pytest.raises(CheckpointError, match=r"best: no linear probe .* use last"):
         export_features(trained, "best")
     for epoch, accuracy in ((0, 0.9), (1, 0.8), (2, 0.6), (4, 0.6)):  # epoch 1 was not saved
         record = {"record": "evaluation", "epoch": epoch, "accuracy": accuracy}
@@ -85,14 +85,12 @@ def test_best_says_when_the_untouched_features_were_better(trained, capsys):
         record = {"record": "evaluation", "epoch": epoch, "accuracy": accuracy}
         append_record(trained.metrics_file, record)
     export_features(trained, "best")
-    assert "untouched features scored higher" in capsys.readouterr().out
+    assert "not above the untouched features" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("load_model", ["3", "x", "", "-1", "absent.pt"])
 def test_checkpoints_that_are_not_there(trained, load_model):
-    with pytest.raises(
-        (CheckpointError, FileNotFoundError), match=r"saved epochs in .*2, 4|absent"
-    ):
+    with pytest.raises(CheckpointError, match=r"saved epochs in .*2, 4|absent"):
         export_features(trained, load_model)
 
 
@@ -107,6 +105,16 @@ def test_dilations_come_from_the_yaml_beside_the_checkpoint(trained):
     np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
 
 
+def test_features_of_two_dilations_are_never_mixed(workplace, trained):
+    torch.save(torch.load(trained.model_file(2)), "mine.pt")  # no config.yaml beside it
+    export_features(trained, "mine.pt")
+    folder = export_features(replace(trained, dilation1=3), "mine.pt")
+    module = load_module("mine.pt", dilations=(3, 1))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(np.load("HACS_DATA/training/t5.npy"))[None])[0]
+    np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
+
+
 def test_complete_videos_are_not_computed_again(trained):
     folder = export_features(trained, "2")
     before = files_of(folder)
@@ -118,6 +126,11 @@ def test_complete_videos_are_not_computed_again(trained):
     after = files_of(folder)
     changed = {path for path in before if before[path] != after[path]}
     assert changed == set(paths[3:6])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["features"]["training"]["t5"]  # as if written after the manifest was
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    export_features(trained, "2")
+    assert {path.stem for path in after if files_of(folder)[path] != after[path]} == {"t5"}
     export_features(trained, "2", overwrite=True)
     assert all(files_of(folder)[path] != before[path] for path in before)
 
@@ -127,12 +140,30 @@ def test_features_of_two_checkpoints_are_never_mixed(trained, capsys):
     (folder / "training" / "stray.npy").write_bytes(b"of a killed run")
     torch.save(torch.load(trained.model_file(4)), trained.model_file(2))
     export_features(trained, "2")
-    assert "another checkpoint removed" in capsys.readouterr().out
+    assert "features of another sha256" in capsys.readouterr().out
     assert not (folder / "training" / "stray.npy").exists()
     x = torch.from_numpy(np.load("HACS_DATA/training/t5.npy"))[None]
     with torch.no_grad():
         expected = load_module(trained.model_file(4))(x)[0]
     np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
+
+
+def test_features_of_two_inputs_are_never_mixed(workplace, trained):
+    export_features(trained, "0")
+    (workplace / "flow").mkdir()
+    for source in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
+        (workplace / "flow" / source.parent.name).mkdir(exist_ok=True)
+        np.save(workplace / "flow" / source.parent.name / source.name, -np.load(source))
+    folder = export_features(replace(trained, data_root="flow"), "0")
+    for output in files_of(folder):
+        source = workplace / "HACS_DATA" / output.parent.name / output.name
+        np.testing.assert_array_equal(np.load(output), -np.load(source))
+
+
+def test_no_checkpoint_at_all(config):
+    for load_model in ("best", "last", "150"):
+        with pytest.raises(CheckpointError, match="no checkpoint in models/tiny"):
+            export_features(config, load_model)
 
 
 def test_features_of_unknown_origin_are_left_alone(workplace, trained):
@@ -200,3 +231,11 @@ def test_a_checkpoint_of_another_width_is_refused(trained):
     torch.save(SoLaModule(FEATURE_DIM + 1, 4).state_dict(), trained.model_file(2))
     with pytest.raises(CheckpointError, match="17 channels"):
         export_features(trained, "2")
+
+
+def test_the_input_is_never_the_output(workplace, trained):
+    config = replace(trained, feature_save_path=".")
+    (workplace / "HACS_DATA").rename(workplace / "tiny_2")
+    with pytest.raises(SolaError, match="holds the input"):
+        export_features(replace(config, data_root="tiny_2"), "2")
+    assert len(files_of(workplace / "tiny_2")) == 21

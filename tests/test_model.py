@@ -78,6 +78,10 @@ def test_rows_within_reach_are_enough(kernel_sizes, dilations):
         np.testing.assert_allclose(partial, module(x)[:, positions], atol=1e-5)
 
 
+def test_no_positions_give_no_rows():
+    assert open_module((5, 1), (1, 1))(torch.zeros(2, 7, 6), positions=[]).shape == (2, 0, 6)
+
+
 def test_positions_outside_are_refused():
     module = open_module((5, 1), (1, 1))
     for position in (-1, 7):

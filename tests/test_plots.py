@@ -23,7 +23,7 @@ def test_long_tsms_are_averaged_not_subsampled():
     uneven = pool(tsm, 4)  # rows 0 | 1 2 | 3 | 4 5
     assert uneven.shape == (4, 4)
     assert uneven[0, 1] == tsm[0, 1:3].mean()
-    assert uneven.mean() == pytest.approx(np.average(uneven))
+    assert uneven[3, 1] == tsm[4:6, 1:3].mean()
     assert pool(np.ones((5000, 5000)), MAX_PIXELS).shape == (MAX_PIXELS, MAX_PIXELS)
 
 

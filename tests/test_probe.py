@@ -7,7 +7,14 @@ import torch
 
 from sola.dataset import DataError, open_features
 from sola.model import SoLaModule
-from sola.probe import ProbeVideos, probe_logistic_regression, probe_sgd, same_class_groups
+from sola.probe import (
+    ProbeVideos,
+    _draw_passes,
+    _seeded_linear,
+    probe_logistic_regression,
+    probe_sgd,
+)
+from sola.runtime import random_generator
 
 C = 8
 
@@ -136,11 +143,11 @@ def test_sgd_groups_are_formed_anew_and_snippets_stay(tmp_path):
     assert draws[0]["snippets"] == 200
 
 
-@pytest.mark.parametrize(("count", "groups"), [(100, 0), (101, 1), (200, 1), (201, 2), (350, 3)])
+@pytest.mark.parametrize(("count", "groups"), [(101, 1), (200, 1), (201, 2), (350, 3)])
 def test_groups_of_a_hundred_drop_the_remainder_of_1_to_100(count, groups):
     labels = [np.ones(count // 2, bool), np.zeros(777, bool), np.ones(count - count // 2, bool)]
     flat = np.concatenate(labels)
-    result = same_class_groups(labels, np.random.default_rng(0))
+    result = ProbeVideos("training", [], labels).groups(np.random.default_rng(0))
     assert result.shape == (groups + 7, 100)
     assert len(np.unique(result)) == result.size
     kinds = flat[result]
@@ -148,13 +155,68 @@ def test_groups_of_a_hundred_drop_the_remainder_of_1_to_100(count, groups):
     assert kinds[:, 0].sum() == groups
 
 
+def test_groups_are_formed_over_shuffled_videos():
+    labels = [np.repeat([False, True], 30)] * 40
+    videos = ProbeVideos("training", [], labels)
+    first, second = (videos.groups(np.random.default_rng(seed))[0] // 60 for seed in (0, 1))
+    assert len(set(first)) == 4  # a hundred snippets, thirty a video, video after video
+    assert set(first) != set(second)
+    assert set(first) != {0, 1, 2, 3}
+
+
+def test_every_pass_draws_one_snippet_of_every_group_anew(tmp_path):
+    videos = make_videos(tmp_path, "training", 1, seed=0)
+    groups = videos.groups(np.random.default_rng(3))
+    _, y, draws = _draw_passes(SoLaModule(C, 4), videos, 7, np.random.default_rng(3))
+    assert draws.shape == (7, len(groups))
+    assert all(y[drawn].sum() == videos.flat_labels[groups[:, 0]].sum() for drawn in draws)
+    assert len({tuple(sorted(drawn)) for drawn in draws}) == 7
+    assert len(np.unique(draws)) > 5 * len(groups)
+
+
+def test_sgd_matches_a_slow_twin(tmp_path):
+    """Softmax regression by hand, with momentum, over the passes' own draws."""
+    training = make_videos(tmp_path, "training", 0.5, seed=0)
+    validation = make_videos(tmp_path, "validation", 0.5, seed=1)
+    module = SoLaModule(C, 4)
+    options = {"eval_batch_size": 3, "eval_lr": 0.7, "eval_momentum": 0.8, "eval_epoch": 17}
+    scores = probe_sgd(module, training, validation, **options, epoch=2, seed=9)
+
+    generator = random_generator("sgd probe", 9, 2)
+    x, y, draws = _draw_passes(module, training, 17, generator)
+    x_val, y_val, draws_val = _draw_passes(module, validation, 17, generator)
+    linear = _seeded_linear(C, generator)
+    w, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
+    speed_w, speed_b, accuracies = 0, 0, []
+    for drawn, drawn_val in zip(draws, draws_val, strict=True):
+        for first in range(0, len(drawn), 3):
+            batch = drawn[first : first + 3]
+            logits = x[batch] @ w.T + b
+            p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            error = (p - np.eye(2)[y[batch].astype(int)]) / len(batch)
+            speed_w = 0.8 * speed_w + error.T @ x[batch]
+            speed_b = 0.8 * speed_b + error.sum(axis=0)
+            w, b = w - 0.7 * speed_w, b - 0.7 * speed_b
+        said = (x_val[drawn_val] @ w.T + b).argmax(axis=1)
+        accuracies.append((said == y_val[drawn_val]).mean())
+    assert scores["accuracy"] == pytest.approx(np.mean(accuracies[5:15]), abs=1e-9)
+    assert scores["snippets"] == 10 * draws_val.shape[1]
+
+
+def test_a_module_that_gives_nan_is_an_error(tmp_path):
+    training = make_videos(tmp_path, "training", 1, seed=0)
+    module = SoLaModule(C, 4)
+    torch.nn.init.constant_(module.alpha, float("nan"))
+    with pytest.raises(DataError, match="training: the module's output"):
+        run("logistic_regression", module, training, training)
+
+
 def test_sgd_refuses_a_class_without_a_group(tmp_path):
-    training = make_videos(tmp_path, "training", 1, seed=0, videos=1)
-    with pytest.raises(DataError, match="more than 100"):
-        run("sgd", SoLaModule(C, 4), training, training)
+    labels = [np.repeat([False, True], [100, 300])]
+    with pytest.raises(DataError, match="one has 100"):
+        ProbeVideos("training", [], labels).groups(np.random.default_rng(0))
 
 
-def test_one_class_alone_is_refused(tmp_path):
-    np.save(tmp_path / "v.npy", np.zeros((5, C)))
+def test_one_class_alone_is_refused():
     with pytest.raises(DataError, match="5 non-action and 0 action"):
-        ProbeVideos("training", [open_features(tmp_path / "v.npy")], [np.zeros(5, bool)])
+        ProbeVideos("training", [], [np.zeros(5, bool)])

@@ -1,7 +1,10 @@
 """The loop: it learns, repeats itself, continues, and says what stops it."""
 
+import contextlib
 import dataclasses
 import json
+import pickle
+import shutil
 import threading
 
 import numpy as np
@@ -10,12 +13,14 @@ import torch
 import yaml
 from conftest import FEATURE_DIM, TINY, replace
 
+from sola import training
 from sola.checkpoint import CheckpointError, load_weights
 from sola.config import Config, load_config
 from sola.dataset import DataError
 from sola.metrics import read_records
+from sola.model import SimilarityMatching
 from sola.runtime import SolaError
-from sola.training import TrainingError, is_drawn, train
+from sola.training import TrainingError, describe, is_drawn, summary, train, update_ratio
 from sola.tsm import loss_landmarks
 from sola.windows import epoch_windows
 
@@ -65,14 +70,15 @@ def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(workplace,
 
 
 def test_records_are_means_over_the_windows(config, monkeypatch):
-    config = replace(config, epoch=1, learning_rate=1e-12)  # nothing moves: any batching agrees
+    config = replace(config, epoch=2, learning_rate=1e-12)  # nothing moves: any batching agrees
     losses = []
     for batch_size in (4, 11):  # 11 windows: batches of 4, 4, 3 or one batch
         train(replace(config, batch_size=batch_size), restart=bool(losses))
-        losses.append(read_records(config.metrics_file)[1])
+        losses.append([r for r in read_records(config.metrics_file) if r["record"] == "epoch"])
     for name in ("loss", "cosine_mean"):
-        assert losses[0][name] == pytest.approx(losses[1][name], rel=1e-5)
-    assert losses[0]["windows"] == 11
+        assert losses[0][0][name] == pytest.approx(losses[1][0][name], rel=1e-5)
+        assert losses[0][0][name] != pytest.approx(losses[0][1][name], rel=1e-4)  # new windows
+    assert losses[0][0]["windows"] == 11
 
 
 def test_same_seed_same_weights_whatever_the_workers(config):
@@ -96,22 +102,29 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch,
     config = replace(config, eval_protocol=protocol, epoch=6)
     uninterrupted = weights_after(config)
     records = without_seconds(config)
-    train(replace(config, epoch=2), restart=True)
-    real_save, calls = torch.save, []
+    shutil.rmtree(config.run_folder)
 
-    def dies_at_its_third_call(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        real_save(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", dies_at_its_third_call)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
-    assert len(without_seconds(config)) > 5  # beyond the state: dropped, then written again
+    for name in ("save", "save_state", "append_record", "draw", "evaluate"):
+        for call in (1, 2, 3):
+            with monkeypatch.context() as patch:
+                dies_at_call(patch, training, name, call)
+                with contextlib.suppress(KeyboardInterrupt):
+                    train(config)
     assert same(uninterrupted, weights_after(config))
     assert without_seconds(config) == records
+
+
+def dies_at_call(patch, module, name, number):
+    """Make a function interrupt the program when it is called for the n-th time."""
+    real, calls = getattr(module, name), []
+
+    def counting(*arguments, **options):
+        calls.append(name)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    patch.setattr(module, name, counting)
 
 
 def test_a_finished_run_is_left_alone(config, capsys):
@@ -166,8 +179,6 @@ def test_a_last_batch_of_one_window_works(config):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_checkpoint(config, monkeypatch):
-    from sola import training
-
     train(config)
     saved = {path: path.read_bytes() for path in config.run_folder.glob("*.pt")}
     real_loss, real_windows, steps, orders = (
@@ -195,10 +206,73 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_checkpoint(config, m
     assert {path: path.read_bytes() for path in config.run_folder.glob("*.pt")} == saved
 
 
+def test_weights_that_diverge_after_the_last_step_are_not_saved(config, monkeypatch):
+    monkeypatch.setattr(training, "update_ratio", lambda *arguments: float("inf"))
+    with pytest.raises(TrainingError, match="epoch 1: the weights have diverged"):
+        train(config)
+    assert not list(config.run_folder.glob("tiny_*.pt"))
+    assert [r["epoch"] for r in read_records(config.metrics_file)] == [0]
+
+
+def test_update_ratio_is_relative(config):
+    model = SimilarityMatching(config)
+    torch.nn.init.constant_(model.module.alpha, 0.4)
+    windows = torch.randn(3, 23, FEATURE_DIM)
+    with torch.no_grad():
+        change = (model.module(windows) - windows)[:, config.gathered_positions]
+        expected = change.norm() / windows[:, config.gathered_positions].norm()
+    assert update_ratio(model, windows) == pytest.approx(expected.item(), rel=1e-5)
+    assert update_ratio(model, 0 * windows) < float("inf")
+
+
+def test_the_probe_cannot_fail_after_the_run_has_begun(workplace, config):
+    with pytest.raises(DataError, match="sgd needs more than 100"):
+        train(replace(config, eval_protocol="sgd"))
+    for split in ("training", "validation"):
+        for path in (workplace / f"evaluation/{split}_label").iterdir():
+            labels = np.zeros(len(np.load(path)))
+            path.unlink()
+            np.save(path, labels)
+    np.save(
+        workplace / "evaluation/training_label/t5.npy", labels_with_one_action("training", "t5")
+    )
+    np.save(
+        workplace / "evaluation/validation_label/v5.npy", labels_with_one_action("validation", "v5")
+    )
+    with pytest.raises(DataError, match="only one class among 3 snippets"):
+        train(replace(config, eval_snippets=3))
+    assert not (workplace / "models").exists()
+
+
+def labels_with_one_action(split, video):
+    return np.arange(len(np.load(f"HACS_DATA/{split}/{video}.npy"))) == 3
+
+
+def test_labels_that_come_later_are_used(workplace, config):
+    (workplace / "evaluation").rename(workplace / "elsewhere")
+    train(config)
+    (workplace / "elsewhere").rename(workplace / "evaluation")
+    records = train(config)
+    assert [r["epoch"] for r in records if r["record"] == "evaluation"] == [4]
+    assert "(+0.0000 against" in summary(config, records)
+
+
+def test_labels_of_drawn_videos_outside_the_subset_do_not_matter(workplace, config):
+    label = workplace / "evaluation/validation_label/v6.npy"  # v6 is drawn
+    label.unlink()
+    np.save(label, np.zeros(3))
+    write_subset(workplace, [f"v{i}" for i in range(8) if i != 6])
+    train(replace(config, epoch=1))
+
+
+def write_subset(workplace, videos):
+    (workplace / "HACS_DATA/validation_subset_list.pkl").write_bytes(pickle.dumps(videos))
+
+
 def test_bad_data_is_met_before_anything_is_written(workplace, config):
     label = workplace / "evaluation/validation_label/v5.npy"
     label.unlink()
-    with pytest.raises(FileNotFoundError, match=r"v5\.npy"):
+    with pytest.raises(DataError, match=r"v5\.npy: no such label"):
         train(config)
     np.save(label, np.zeros(3))
     with pytest.raises(DataError, match=r"v5\.npy"):
@@ -226,9 +300,24 @@ def test_which_steps_are_drawn(config):
     assert drawn(epoch=2, steps=20, seconds=60, visualizing_step=25) == [20]
 
 
-def test_plateau_is_reported(config, capsys):
-    train(replace(config, epoch=1, learning_rate=1e-8))
-    assert "not below the plateau, 0.3854" in capsys.readouterr().out
+def test_a_run_that_learned_nothing_says_so(config):
+    config = replace(config, epoch=1, learning_rate=1e-8)
+    report = summary(config, train(config))
+    assert "is not below the plateau, 0.3854" in report
+    assert "no epoch is above the untouched features" in report  # nothing moved
+    records = read_records(config.metrics_file)
+    learned = [r | {"loss": 0.36} if r["record"] == "epoch" else r for r in records]
+    learned[-1] |= {"accuracy": learned[0]["accuracy"] + 0.01}
+    assert "warning" not in summary(config, learned)
+
+
+def test_epoch_lines_name_the_plateau(config):
+    record = {"epoch": 3, "loss": 0.386, "tanh_alpha": 0.1, "seconds": 1.0}
+    assert "epoch 3/4  loss 0.3860  tanh(alpha) +0.1000  1.0 s  at the plateau" in describe(
+        record, config
+    )
+    for loss in (0.36, 0.5):
+        assert "plateau" not in describe(record | {"loss": loss}, config)
 
 
 def test_metrics_file_holds_one_record_an_epoch_and_one_an_evaluation(config):

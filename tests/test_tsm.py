@@ -61,23 +61,23 @@ def test_loss_is_mean_cross_entropy():
 
 
 def test_extreme_similarities_are_replaced_without_gradient():
-    cosines = torch.tensor([[[1.0, -1.0], [0.9999, 1 + 1e-6]]], requires_grad=True)
+    just_inside = 1 - 2.0**-18  # p = 1 - 1.9e-6: beyond 1 - 1e-5, yet kept, unlike in a clamp
+    cosines = torch.tensor([[[1.0, -1.0], [just_inside, 1 + 1e-6]]], requires_grad=True)
     target = torch.tensor([[1.0, 0.0], [0.5, 0.25]])
     loss = similarity_matching_loss(cosines, target)
-    inside = 1 - 1e-5
-    near = (1 + 0.9999) / 2
+    inside, p = 1 - 1e-5, 1 - 2.0**-19
     expected = [
         -math.log(inside),
         -math.log(inside),
-        -0.5 * math.log(near) - 0.5 * math.log(1 - near),
+        -0.5 * math.log(p) - 0.5 * math.log(1 - p),
         -0.25 * math.log(inside) - 0.75 * math.log(1e-5),
     ]
     assert loss.item() == pytest.approx(sum(expected) / 4, rel=1e-3)
     loss.backward()
     assert cosines.grad[0, 0].tolist() == [0.0, 0.0]
     assert cosines.grad[0, 1, 1] == 0
-    kept = (near - 0.5) / (near * (1 - near)) / 2 / 4  # no clamp on what lies inside (0, 1)
-    assert cosines.grad[0, 1, 0].item() == pytest.approx(kept, rel=1e-2)
+    kept = (p - 0.5) / (p * (1 - p)) / 2 / 4
+    assert cosines.grad[0, 1, 0].item() == pytest.approx(kept, rel=1e-3)
 
 
 def test_nan_passes_through_to_the_caller():

@@ -1,0 +1,73 @@
+"""Files are replaced whole, and damaged ones are named."""
+
+import resource
+
+import pytest
+import torch
+
+from sola.checkpoint import CheckpointError, load, load_state, save, save_state, write_atomically
+from sola.metrics import append_record, read_records
+from sola.runtime import SolaError
+
+
+def state_of(epoch):
+    return {"epoch": epoch, "identity": {}, "model": {"w": torch.ones(3)}, "optimiser": {}}
+
+
+def test_newest_state_is_loaded_and_the_last_two_are_kept(tmp_path):
+    for epoch in (2, 9, 10):
+        save_state(tmp_path, state_of(epoch))
+    assert {path.name for path in tmp_path.iterdir()} == {"state_9.pt", "state_10.pt"}
+    assert load_state(tmp_path)["epoch"] == 10
+    assert load_state(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off", {"epoch": 3}])
+def test_a_damaged_state_is_set_aside_for_the_one_before(tmp_path, content, capsys):
+    save_state(tmp_path, state_of(2))
+    if isinstance(content, bytes):
+        (tmp_path / "state_3.pt").write_bytes(content)
+    else:
+        save(tmp_path / "state_3.pt", content)
+    assert load_state(tmp_path)["epoch"] == 2
+    assert "state_3.pt is damaged" in capsys.readouterr().out
+    assert (tmp_path / "state_3.damaged").exists()
+    (tmp_path / "state_2.pt").write_bytes(b"")
+    assert load_state(tmp_path) is None
+
+
+class Executed:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
+    torch.save({"w": Executed()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=r"evil\.pt"):
+        load(tmp_path / "evil.pt")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(tmp_path):
+    write_atomically(tmp_path / "file", b"earlier")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(SolaError, match=r"file: cannot write its 5000 bytes: File too large"):
+            write_atomically(tmp_path / "file", b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "file").read_bytes() == b"earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_record_that_was_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_records(path) == []
+    append_record(path, {"record": "epoch", "epoch": 1})
+    with open(path, "a") as file:
+        file.write('{"record": "epo')
+    assert read_records(path) == [{"record": "epoch", "epoch": 1}]
+    path.write_text("not json\n")
+    with pytest.raises(SolaError, match=r"metrics\.jsonl: damaged"):
+        read_records(path)
