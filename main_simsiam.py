@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_config(options.yaml_path, options.settings)
 
     from sola.metrics import best_evaluation
-    from sola.training import summary, train  # after the checks: torch takes seconds to import
+    from sola.report import summary
+    from sola.training import train  # after the checks: torch takes seconds to import
 
     records = train(config, restart=options.restart)
     print(summary(config, records))

@@ -55,26 +55,3 @@ def gain(records: Iterable[Record], evaluation: Record) -> float:
     """Accuracy of an evaluation above that of the untouched features; 0 when they have none."""
     untouched = [record for record in evaluations(records) if record["epoch"] == 0]
     return evaluation["accuracy"] - untouched[0]["accuracy"] if untouched else 0.0
-
-
-EVALUATION_COLUMNS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "roc_auc": "ROC-AUC",
-    "average_precision": "AP",
-    "majority_share": "majority",
-}
-
-
-def evaluation_table(records: list[Record]) -> str:
-    """The evaluations as a table, the best trained epoch marked; with the loss of their epochs."""
-    losses = {r["epoch"]: r["loss"] for r in records if r["record"] == "epoch"}
-    best = best_evaluation(records)
-    heads = ["epoch", "loss", *EVALUATION_COLUMNS.values()]
-    lines = ["".join(f"{head:>10}" for head in heads)]
-    for record in evaluations(records):
-        loss = losses.get(record["epoch"])
-        cells = [f"{record['epoch']:>10}", f"{loss:>10.4f}" if loss is not None else f"{'-':>10}"]
-        cells += [f"{record[name]:>10.4f}" for name in EVALUATION_COLUMNS]
-        lines.append("".join(cells) + ("  <- best" if record is best else ""))
-    return "\n".join(lines)

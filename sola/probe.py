@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sola.dataset import ArrayFile, DataError, check_finite
 from sola.encode import encode_snippets
 from sola.model import SoLaModule
-from sola.runtime import random_generator
+from sola.runtime import progress, random_generator
 
 MAX_ITERATIONS = 2000
 GROUP_SIZE = 100  # snippets of one class that the sgd protocol draws one from
@@ -115,7 +115,8 @@ def probe_logistic_regression(
     mean, deviation = _mean_and_deviation(x)
     _standardise(x, mean, deviation)
     classifier = LogisticRegression(max_iter=MAX_ITERATIONS)
-    with warnings.catch_warnings(record=True) as caught:
+    fitting = progress(total=1, desc="probe: fitting", bar_format="{desc}", delay=0)
+    with fitting, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(x, y)
     iterations = int(classifier.n_iter_[0])

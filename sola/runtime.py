@@ -110,4 +110,5 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar on standard error; none when that is not a terminal."""
     from tqdm import tqdm
 
-    return tqdm(items, disable=None, leave=False, dynamic_ncols=True, delay=0.5, **options)
+    options = {"delay": 0.5, "leave": False, "dynamic_ncols": True, "disable": None} | options
+    return tqdm(items, **options)

@@ -11,27 +11,19 @@ from sola.checkpoint import open_run, run_identity, save, save_state
 from sola.config import Config
 from sola.dataset import ArrayFile, read_features
 from sola.encode import encode_video
-from sola.metrics import (
-    Record,
-    append_record,
-    best_evaluation,
-    evaluation_table,
-    evaluations,
-    gain,
-    read_records,
-)
+from sola.metrics import Record, append_record, evaluations, read_records
 from sola.model import SimilarityMatching, SoLaModule
 from sola.plots import VideoPicture, draw_tsm_sheet
 from sola.probe import probe_logistic_regression, probe_sgd
+from sola.report import describe
 from sola.run_data import RunData, open_data
 from sola.runtime import SolaError, progress, resolve_device, seed_everything
 from sola.synthetic import write_synthetic
 from sola.tsm import loss_landmarks, similarity_matching_loss, target_tsm
 from sola.windows import epoch_windows, window_batches
 
-STEPS_PER_CHECK = 20  # the loss is looked at, and so waited for, once in so many steps
+STEPS_PER_CHECK = 10  # the loss is looked at, and so waited for, once in so many steps
 LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
-PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
 STEP_FIGURES = ("loss", "cosine_mean", "cosine_std")  # cosines off the diagonal
 
 
@@ -133,7 +125,7 @@ def train_epoch(
         figures[step] = step_figures(loss, cosines)
         done, elapsed = step + 1, time.perf_counter() - started
         is_drawn_now = is_drawn(config, epoch, done, steps, elapsed)
-        if done % STEPS_PER_CHECK == 0 or done == steps or is_drawn_now:
+        if step % STEPS_PER_CHECK == 0 or done == steps or is_drawn_now:
             check_losses(figures[:done, 0], config, epoch, data.videos, windows[0])
             bar.set_postfix(loss=f"{figures[:done, 0].mean().item():.4f}")
         if is_drawn_now:
@@ -251,41 +243,3 @@ def draw(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
         pictures.append(VideoPicture(name, features, encoded, data.drawn_labels.get(name)))
     title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
     draw_tsm_sheet(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png", title, pictures)
-
-
-def describe(record: Record, config: Config) -> str:
-    """An epoch's record as a line, saying so while the loss is at the plateau."""
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
-    at_plateau = abs(record["loss"] - plateau) < PLATEAU_MARGIN * (plateau - floor)
-    return (
-        f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f}  "
-        f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
-        + ("  at the plateau: no temporal structure yet" if at_plateau else "")
-    )
-
-
-def summary(config: Config, records: list[Record]) -> str:
-    """What a finished run prints: evaluations as a table, the best epoch, what to be wary of."""
-    lines = []
-    best = best_evaluation(records)
-    if best is None:
-        lines.append("no linear probe was run")
-    else:
-        lines.append(evaluation_table(records))
-        best_gain = gain(records, best)
-        lines.append(
-            f"best epoch: {best['epoch']}, accuracy {best['accuracy']:.4f} "
-            f"({best_gain:+.4f} against the untouched features)"
-        )
-        if best_gain <= 0:
-            lines.append("warning: no epoch is above the untouched features: --load_model=0")
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
-    losses = [record["loss"] for record in records if record["record"] == "epoch"]
-    if losses and losses[-1] > plateau - PLATEAU_MARGIN * (plateau - floor):
-        lines.append(
-            f"warning: the loss, {losses[-1]:.4f}, is not below the plateau, {plateau:.4f}, that a "
-            "constant similarity reaches: no temporal structure is learned yet. It takes more "
-            "steps (epoch, or a smaller batch_size) or another learning_rate; features with a "
-            "large common mean stay there for long"
-        )
-    return "\n".join(lines)

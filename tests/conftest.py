@@ -11,7 +11,10 @@ import pytest
 import torch
 import yaml
 
+from sola.checkpoint import load_weights
 from sola.config import Config, load_config
+from sola.metrics import read_records
+from sola.training import train
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -92,3 +95,17 @@ def run_script(*arguments: str, cwd: Path, path=REPOSITORY) -> subprocess.Comple
         [sys.executable, "-W", "error", *script],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
+
+
+def weights_after(config, **options):
+    train(config, **options)
+    return load_weights(config.model_file(config.epoch))
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def without_seconds(config):
+    records = read_records(config.metrics_file)
+    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]

@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 LEVELS = [
     {"training", "export"},
     {"run_data"},
-    {"probe", "plots", "windows", "synthetic"},
+    {"probe", "plots", "windows", "synthetic", "report"},
     {"encode"},
     {"model"},
     {"dataset", "tsm", "checkpoint"},

@@ -1,42 +1,27 @@
 """The loop: it learns, repeats itself, continues, and says what stops it."""
 
-import contextlib
 import dataclasses
 import json
 import pickle
-import shutil
 import threading
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import FEATURE_DIM, TINY, replace
+from conftest import FEATURE_DIM, TINY, replace, same, weights_after, without_seconds
 
 from sola import training
-from sola.checkpoint import CheckpointError, load_weights
+from sola.checkpoint import load_weights
 from sola.config import Config, load_config
 from sola.dataset import DataError
 from sola.metrics import read_records
 from sola.model import SimilarityMatching
+from sola.report import describe, summary
 from sola.runtime import SolaError
-from sola.training import TrainingError, describe, is_drawn, summary, train, update_ratio
+from sola.training import TrainingError, is_drawn, train, update_ratio
 from sola.tsm import loss_landmarks
 from sola.windows import epoch_windows
-
-
-def weights_after(config, **options):
-    train(config, **options)
-    return load_weights(config.model_file(config.epoch))
-
-
-def same(first, second) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-def without_seconds(config):
-    records = read_records(config.metrics_file)
-    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
 
 
 def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(workplace, config, capsys):
@@ -94,83 +79,6 @@ def test_probe_leaves_the_training_alone(workplace, config):
     (workplace / "evaluation").rename(workplace / "elsewhere")
     assert same(with_probe, weights_after(config, restart=True))
     assert all(r["record"] == "epoch" for r in read_records(config.metrics_file))
-
-
-@pytest.mark.parametrize("protocol", ["logistic_regression", "sgd"])
-def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch, protocol):
-    monkeypatch.setattr("sola.probe.GROUP_SIZE", 10)  # the tiny set has too few for groups of 100
-    config = replace(config, eval_protocol=protocol, epoch=6)
-    uninterrupted = weights_after(config)
-    records = without_seconds(config)
-    shutil.rmtree(config.run_folder)
-
-    for name in ("save", "save_state", "append_record", "draw", "evaluate"):
-        for call in (1, 2, 3):
-            with monkeypatch.context() as patch:
-                dies_at_call(patch, training, name, call)
-                with contextlib.suppress(KeyboardInterrupt):
-                    train(config)
-    assert same(uninterrupted, weights_after(config))
-    assert without_seconds(config) == records
-
-
-def dies_at_call(patch, module, name, number):
-    """Make a function interrupt the program when it is called for the n-th time."""
-    real, calls = getattr(module, name), []
-
-    def counting(*arguments, **options):
-        calls.append(name)
-        if len(calls) == number:
-            raise KeyboardInterrupt
-        return real(*arguments, **options)
-
-    patch.setattr(module, name, counting)
-
-
-def test_a_finished_run_is_left_alone(config, capsys):
-    records = train(config)
-    before = config.model_file(4).stat().st_mtime_ns
-    assert train(config) == records
-    assert config.model_file(4).stat().st_mtime_ns == before
-    assert "4 of 4 epochs are done" in capsys.readouterr().out
-
-
-def test_another_run_is_not_continued(workplace, config):
-    train(config)
-    for changes in (
-        {"learning_rate": 0.5},
-        {"seed": 3},
-        {"batch_size": 4},
-        {"epoch": 3},
-        {"saving_epoch": 1},
-        {"label_base": "other"},
-    ):
-        with pytest.raises(CheckpointError, match=next(iter(changes))):
-            train(replace(config, **changes))
-    train(replace(config, num_workers=1, visualizing_step=3, eval_lr=0.5, epoch=5))
-    generator = np.random.default_rng(0)
-    np.save(workplace / "HACS_DATA/training/new.npy", generator.random((40, FEATURE_DIM)))
-    np.save(workplace / "evaluation/training_label/new.npy", np.zeros(40))
-    with pytest.raises(CheckpointError, match=r"13 with .* are 14 with"):
-        train(replace(config, epoch=5))
-
-
-def test_restart_keeps_the_old_run_aside(workplace, config):
-    train(config)
-    train(config, restart=True)
-    names = sorted(path.name for path in (workplace / "models").iterdir())
-    assert len(names) == 2
-    assert names[1].startswith("tiny_until_")
-    assert (workplace / "models" / names[1] / "tiny_4.pt").is_file()
-    assert len(list((workplace / "visualizing").glob("tiny*"))) == 2
-
-
-def test_foreign_checkpoints_are_not_overwritten(workplace, config):
-    config.run_folder.mkdir(parents=True)
-    config.model_file(150).write_text("of another program")
-    with pytest.raises(CheckpointError, match="--restart"):
-        train(config)
-    assert config.model_file(150).read_text() == "of another program"
 
 
 def test_a_last_batch_of_one_window_works(config):
@@ -246,15 +154,6 @@ def test_the_probe_cannot_fail_after_the_run_has_begun(workplace, config):
 
 def labels_with_one_action(split, video):
     return np.arange(len(np.load(f"HACS_DATA/{split}/{video}.npy"))) == 3
-
-
-def test_labels_that_come_later_are_used(workplace, config):
-    (workplace / "evaluation").rename(workplace / "elsewhere")
-    train(config)
-    (workplace / "elsewhere").rename(workplace / "evaluation")
-    records = train(config)
-    assert [r["epoch"] for r in records if r["record"] == "evaluation"] == [4]
-    assert "(+0.0000 against" in summary(config, records)
 
 
 def test_labels_of_drawn_videos_outside_the_subset_do_not_matter(workplace, config):

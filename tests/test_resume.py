@@ -1,0 +1,99 @@
+"""An interrupted run continues, a finished one stays, another one is refused."""
+
+import contextlib
+import shutil
+
+import numpy as np
+import pytest
+from conftest import FEATURE_DIM, replace, same, weights_after, without_seconds
+
+from sola import training
+from sola.checkpoint import CheckpointError
+from sola.report import summary
+from sola.training import train
+
+
+@pytest.mark.parametrize("protocol", ["logistic_regression", "sgd"])
+def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch, protocol):
+    monkeypatch.setattr("sola.probe.GROUP_SIZE", 10)  # the tiny set has too few for groups of 100
+    config = replace(config, eval_protocol=protocol, epoch=6)
+    uninterrupted = weights_after(config)
+    records = without_seconds(config)
+    shutil.rmtree(config.run_folder)
+
+    for name in ("save", "save_state", "append_record", "draw", "evaluate"):
+        for call in (1, 2, 3):
+            with monkeypatch.context() as patch:
+                dies_at_call(patch, training, name, call)
+                with contextlib.suppress(KeyboardInterrupt):
+                    train(config)
+    assert same(uninterrupted, weights_after(config))
+    assert without_seconds(config) == records
+
+
+def dies_at_call(patch, module, name, number):
+    """Make a function interrupt the program when it is called for the n-th time."""
+    real, calls = getattr(module, name), []
+
+    def counting(*arguments, **options):
+        calls.append(name)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    patch.setattr(module, name, counting)
+
+
+def test_a_finished_run_is_left_alone(config, capsys):
+    records = train(config)
+    before = config.model_file(4).stat().st_mtime_ns
+    assert train(config) == records
+    assert config.model_file(4).stat().st_mtime_ns == before
+    assert "4 of 4 epochs are done" in capsys.readouterr().out
+
+
+def test_another_run_is_not_continued(workplace, config):
+    train(config)
+    for changes in (
+        {"learning_rate": 0.5},
+        {"seed": 3},
+        {"batch_size": 4},
+        {"epoch": 3},
+        {"saving_epoch": 1},
+        {"label_base": "other"},
+    ):
+        with pytest.raises(CheckpointError, match=next(iter(changes))):
+            train(replace(config, **changes))
+    train(replace(config, num_workers=1, visualizing_step=3, eval_lr=0.5, epoch=5))
+    generator = np.random.default_rng(0)
+    np.save(workplace / "HACS_DATA/training/new.npy", generator.random((40, FEATURE_DIM)))
+    np.save(workplace / "evaluation/training_label/new.npy", np.zeros(40))
+    with pytest.raises(CheckpointError, match=r"13 with .* are 14 with"):
+        train(replace(config, epoch=5))
+
+
+def test_restart_keeps_the_old_run_aside(workplace, config):
+    train(config)
+    train(config, restart=True)
+    names = sorted(path.name for path in (workplace / "models").iterdir())
+    assert len(names) == 2
+    assert names[1].startswith("tiny_until_")
+    assert (workplace / "models" / names[1] / "tiny_4.pt").is_file()
+    assert len(list((workplace / "visualizing").glob("tiny*"))) == 2
+
+
+def test_foreign_checkpoints_are_not_overwritten(workplace, config):
+    config.run_folder.mkdir(parents=True)
+    config.model_file(150).write_text("of another program")
+    with pytest.raises(CheckpointError, match="--restart"):
+        train(config)
+    assert config.model_file(150).read_text() == "of another program"
+
+
+def test_labels_that_come_later_are_used(workplace, config):
+    (workplace / "evaluation").rename(workplace / "elsewhere")
+    train(config)
+    (workplace / "elsewhere").rename(workplace / "evaluation")
+    records = train(config)
+    assert [r["epoch"] for r in records if r["record"] == "evaluation"] == [4]
+    assert "(+0.0000 against" in summary(config, records)
