@@ -90,7 +90,8 @@ class ProbeVideos:
         positions = [part - start for part, start in zip(parts, starts, strict=True)]
         features = encode_snippets(module, self.files, positions)
         check_finite(features, f"{self.name}: the module's output")
-        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        norms = np.sqrt(np.einsum("nc,nc->n", features, features))  # without a copy of all
+        features /= np.maximum(norms, 1e-12)[:, None]
         return features, self.flat_labels[snippets]
 
 
@@ -106,7 +107,7 @@ def probe_logistic_regression(
     """Converged logistic regression on snippets drawn with the seed, the same ones every time.
 
     Features are standardised after normalising: on raw L2-normalised features lbfgs stops at once.
-    Memory: (eval_snippets + eval_snippets_validation) * C * 4 bytes.
+    Memory: the larger of eval_snippets and eval_snippets_validation, times C * 4 bytes.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
