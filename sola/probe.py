@@ -17,6 +17,7 @@ from sola.model import SoLaModule
 from sola.runtime import progress, random_generator
 
 MAX_ITERATIONS = 2000
+NARROW = 512  # channels up to which the logistic regression takes Newton's method
 GROUP_SIZE = 100  # snippets of one class that the sgd protocol draws one from
 SCORED_PASSES = slice(5, 15)  # of the sgd protocol, counted from 0
 
@@ -107,7 +108,8 @@ def probe_logistic_regression(
     """Converged logistic regression on snippets drawn with the seed, the same ones every time.
 
     Features are standardised after normalising: on raw L2-normalised features lbfgs stops at once.
-    Memory: the larger of eval_snippets and eval_snippets_validation, times C * 4 bytes.
+    Memory: the larger of eval_snippets and eval_snippets_validation, times C * 4 bytes (16 up to
+    C = NARROW).
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -115,7 +117,11 @@ def probe_logistic_regression(
     x, y = training.encode(module, training.draw(eval_snippets, seed))
     mean, deviation = _mean_and_deviation(x)
     _standardise(x, mean, deviation)
-    classifier = LogisticRegression(max_iter=MAX_ITERATIONS)
+    if x.shape[1] <= NARROW:  # Newton's method is exact in a few steps while C x C is cheap
+        x, solver = x.astype(np.float64), "newton-cholesky"
+    else:
+        solver = "lbfgs"
+    classifier = LogisticRegression(solver=solver, max_iter=MAX_ITERATIONS)
     fitting = progress(total=1, desc="probe: fitting", bar_format="{desc}", delay=0)
     with fitting, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
