@@ -62,9 +62,9 @@ class SoLaModule(nn.Module):
         if positions is None:
             update = self.conv_network(x.transpose(1, 2)).transpose(1, 2)
             return x + self.alpha.tanh() * update
-        row_of = {
-            time: row for row, time in enumerate(range(x.shape[1]) if times is None else times)
-        }
+        times = range(x.shape[1]) if times is None else times
+        row_of = {time: row for row, time in enumerate(times)}
+        positions = [int(position) for position in positions]  # they may come as a tensor
         if not all(position in row_of for position in positions):
             raise IndexError(f"positions outside the {x.shape[1]} snippets given: {positions}")
         first, _, second, _, last = self.conv_network

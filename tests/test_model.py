@@ -82,6 +82,11 @@ def test_no_positions_give_no_rows():
     assert open_module((5, 1), (1, 1))(torch.zeros(2, 7, 6), positions=[]).shape == (2, 0, 6)
 
 
+def test_positions_may_be_a_tensor():
+    module, x = open_module((5, 1), (1, 1)), torch.randn(2, 7, 6)
+    assert torch.equal(module(x, positions=torch.tensor([3, 1])), module(x, positions=[3, 1]))
+
+
 def test_positions_outside_are_refused():
     module = open_module((5, 1), (1, 1))
     for position in (-1, 7):
