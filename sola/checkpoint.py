@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,10 @@ STATE_KEYS = {"epoch", "identity", "model", "optimiser"}
 
 class CheckpointError(SolaError):
     """A checkpoint that is missing, damaged or does not fit; the message names it."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that was read and is not one."""
 
 
 def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
@@ -61,6 +66,13 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
+def write_npy(path: str | Path, array: np.ndarray) -> None:
+    """np.save, atomically."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, buffer.getbuffer())
+
+
 def load(path: str | Path) -> Any:
     """torch.load of tensors and plain values only, onto the CPU."""
     try:
@@ -69,7 +81,7 @@ def load(path: str | Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
     except Exception as error:  # whatever a damaged file makes of the reader
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint") from error
+        raise DamagedError(f"{path}: damaged, or not a checkpoint") from error
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -94,10 +106,13 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest training state of a run, or None without any; damaged ones are set aside."""
+    """The newest training state of a run, or None without any; damaged ones are set aside.
+
+    Raises CheckpointError for one that is there but cannot be read: it may be good.
+    """
     for epoch in reversed(_numbers(folder, "state_")):
         path = folder / f"state_{epoch}.pt"
-        with contextlib.suppress(CheckpointError):
+        with contextlib.suppress(DamagedError):
             state = load(path)
             if isinstance(state, dict) and state.keys() == STATE_KEYS:
                 return state

@@ -94,11 +94,11 @@ class Config:
     def _rules(self) -> list[tuple[str, bool, str]]:
         """Key, whether its rule holds, and the rule."""
         last_position = self.step_start + self.step * (self.tsm_size - 1)
-        name_is_plain = self.exp_name.isprintable() and not re.match(r"\.|.*[/\\]", self.exp_name)
+        name_is_plain = self.exp_name.isprintable() and re.match(r"[^./\\][^/\\]*$", self.exp_name)
         own_folder = Path(self.data_root).parent
         passes_suffice = self.eval_protocol != "sgd" or self.eval_epoch >= 6
         return [
-            ("exp_name", name_is_plain and self.exp_name != "state",
+            ("exp_name", bool(name_is_plain) and self.exp_name != "state",
              "must be one plain folder name (not state: state_*.pt are training states)"),
             ("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)),
              "must be auto, cpu, cuda or cuda:N"),

@@ -216,9 +216,10 @@ def read_pickle(path: str | Path) -> Any:
     length: a pickle of nine bytes can otherwise make the unpickler take gigabytes.
     """
     data = Path(path).read_bytes()
+    allowed = set(PICKLE_OPCODES.split())
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in PICKLE_OPCODES.split():
+            if opcode.name not in allowed:
                 raise ValueError(f"{opcode.name} in it")
             if opcode.name.endswith("PUT") and argument > len(data):
                 raise ValueError("a memo number beyond its length")

@@ -1,6 +1,5 @@
 """SoLa features on disk, for the heads that read them."""
 
-import io
 import json
 import os
 import time
@@ -16,6 +15,7 @@ from sola.checkpoint import (
     file_sha256,
     find_checkpoint,
     write_atomically,
+    write_npy,
 )
 from sola.config import Config, load_config
 from sola.dataset import (
@@ -86,7 +86,7 @@ class Manifest:
     A folder with a manifest belongs to this program; one with features but without is left alone.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, data_root: str) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, data_root: str, overwrite: bool) -> None:
         self.path = folder / MANIFEST
         self.content = {
             "checkpoint": encoder.source,
@@ -106,12 +106,12 @@ class Manifest:
                 )
         else:
             earlier = _read_manifest(self.path)
-            if all(earlier[key] == self.content[key] for key in IDENTITY):
-                self.content["features"] = earlier["features"]
-            else:
+            if any(earlier[key] != self.content[key] for key in IDENTITY):
                 for path in outputs:
                     os.unlink(path)
                 print(f"{folder}: features of another {' or '.join(IDENTITY)} removed", flush=True)
+            elif not overwrite:
+                self.content["features"] = earlier["features"]
         self.save()
         self.saved_at = time.monotonic()
 
@@ -161,12 +161,12 @@ def export_features(config: Config, load_model: str, *, overwrite: bool = False)
         raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
     for place in (folder, *(folder / split for split in SPLITS)):
         clear_temporary(place)
-    manifest = Manifest(folder, encoder, config.data_root)
+    manifest = Manifest(folder, encoder, config.data_root, overwrite)
     pending = [
         (split.name, video, array)
         for split in splits
         for video, array in split.videos.items()
-        if overwrite or not manifest.holds(split.name, video, array)
+        if not manifest.holds(split.name, video, array)
     ]
     total = sum(len(split.videos) for split in splits)
     print(f"{len(pending)} of {total} videos to encode with {encoder.source}", flush=True)
@@ -192,10 +192,3 @@ def _encoded(
         encoded = encoder(read_features(array))
         check_finite(encoded, f"{array.path}: the module's output")
         yield split, video, encoded
-
-
-def write_npy(path: Path, features: np.ndarray) -> None:
-    """np.save, atomically."""
-    buffer = io.BytesIO()
-    np.save(buffer, features)
-    write_atomically(path, buffer.getbuffer())

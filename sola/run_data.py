@@ -76,6 +76,7 @@ def open_probe(
         labels = read_labels(label_folder(config.label_base, split.name), subset)
         probe.append(ProbeVideos(split.name, list(subset.values()), list(labels.values())))
     training_videos, validation_videos = probe
+    # drawing needs labels alone: what it refuses is refused here, not after epochs of training
     if config.eval_protocol == "sgd":
         for videos in probe:
             videos.groups(random_generator("check", config.seed))

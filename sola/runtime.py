@@ -61,8 +61,6 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.stderr.close()
         sys.exit(EXIT_USER_ERROR)
     except OSError as error:
-        if error.filename is None and error.strerror is None:
-            raise
         place = f"{error.filename}: " if error.filename else ""
         message = f"{place}{error.strerror or error}"
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.checkpoint import write_atomically
+from sola.checkpoint import write_atomically, write_npy
 from sola.dataset import SPLITS, label_folder
 from sola.runtime import SolaError, progress, random_generator
 
@@ -62,9 +62,10 @@ def write_synthetic(
     all. Raises SolaError when it holds anything else.
     """
     folder = Path(data_root).parent
-    marker = {"about": "synthetic features, not real videos", "channels": feature_dim, "seed": seed}
+    about = {"about": "synthetic features, not real videos", "channels": feature_dim, "seed": seed}
+    marker = json.dumps(about)
     if (folder / MARKER).is_file():
-        if json.loads((folder / MARKER).read_text()) != marker:
+        if (folder / MARKER).read_text() != marker:
             raise SolaError(f"{folder}: holds synthetic data of other settings; remove this folder")
         return
     if folder.exists() and any(folder.iterdir()):
@@ -82,12 +83,10 @@ def write_synthetic(
     for split in SPLITS:
         features = unfinished / Path(data_root).name / split
         labels = label_folder(unfinished / Path(label_base).name, split)
-        features.mkdir(parents=True)
-        labels.mkdir(parents=True)
         for number in progress(range(VIDEOS[split]), desc=f"synthetic {split}", unit="video"):
             x, y = synthetic_video(mixing, action, generator)
-            np.save(features / f"{split}_{number:03d}.npy", x)
-            np.save(labels / f"{split}_{number:03d}.npy", y)
-    write_atomically(unfinished / MARKER, json.dumps(marker).encode())
+            write_npy(features / f"{split}_{number:03d}.npy", x)
+            write_npy(labels / f"{split}_{number:03d}.npy", y)
+    write_atomically(unfinished / MARKER, marker.encode())
     os.rename(unfinished, folder)
     print(f"{folder}: synthetic data set written, {sum(VIDEOS.values())} videos", flush=True)

@@ -64,7 +64,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
         append_record(config.metrics_file, record)
         print(describe(record, config), flush=True)
         if is_saving(config, epoch):
-            save(config.model_file(epoch), model.module.state_dict())
+            weights = {name: value.cpu() for name, value in model.module.state_dict().items()}
+            save(config.model_file(epoch), weights)
             save_run_state(config, epoch, model, optimiser, data)
             evaluate(config, epoch, model.module, data)
     return read_records(config.metrics_file)
@@ -146,8 +147,8 @@ def train_epoch(
 def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
     """What is recorded of a step, in the order of STEP_FIGURES, without waiting for the device."""
     size = cosines.shape[-1]
-    off_diagonal = ~torch.eye(size, dtype=torch.bool, device=cosines.device)
-    others = cosines.detach()[:, off_diagonal]
+    # all but the diagonal, as a view: without its last entry, the diagonal is a first column
+    others = cosines.detach().flatten(1)[:, :-1].unflatten(1, (size - 1, size + 1))[:, :, 1:]
     return torch.stack([loss.detach(), others.mean(), others.std(correction=0)])
 
 

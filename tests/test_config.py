@@ -27,6 +27,11 @@ def test_canonical_yaml_states_every_key_with_its_default():
     assert stated == {field.name for field in dataclasses.fields(Config)}
 
 
+def test_an_empty_name_is_refused_from_python_too():
+    with pytest.raises(ConfigError, match="exp_name"):
+        Config(exp_name="")
+
+
 def test_config_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config(**TINY).epoch = 3

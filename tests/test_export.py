@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, replace
 
+from sola import export
 from sola.checkpoint import CheckpointError, file_sha256
 from sola.dataset import DataError
 from sola.export import export_features
@@ -183,22 +184,25 @@ def test_a_damaged_manifest_is_refused(trained):
             export_features(trained, "2")
 
 
-def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(trained, monkeypatch):
-    from sola import export
-
+def dump_dies_at(monkeypatch, number, config, **options):
+    """Interrupt a dump at its n-th video."""
     real, written = export.write_npy, []
 
-    def dies_at_the_fifth(path, features):
-        if len(written) == 4:
-            raise KeyboardInterrupt
+    def dying(path, features):
         written.append(path)
+        if len(written) == number:
+            raise KeyboardInterrupt
         real(path, features)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "write_npy", dies_at_the_fifth)
+        patch.setattr(export, "write_npy", dying)
         with pytest.raises(KeyboardInterrupt):
-            export_features(trained, "2")
-    folder = trained.run_folder.parent.parent / "transformed_features/tiny_2"
+            export_features(config, "2", **options)
+
+
+def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(workplace, trained, monkeypatch):
+    dump_dies_at(monkeypatch, 5, trained)
+    folder = workplace / "transformed_features/tiny_2"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert sum(len(videos) for videos in manifest["features"].values()) == 4
     assert not manifest["finished"]
@@ -208,6 +212,24 @@ def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(trained, monkeyp
     assert all(files_of(folder)[path] == before[path] for path in before)
     assert len(files_of(folder)) == 21
     assert not list(folder.glob("*/.*"))
+
+
+def test_an_interrupted_overwrite_goes_on_with_what_it_had_not_reached(
+    workplace, trained, monkeypatch
+):
+    export_features(trained, "2")
+    for source in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
+        values = np.load(source)
+        source.unlink()
+        np.save(source, -values)  # of the same length: only --overwrite tells
+    dump_dies_at(monkeypatch, 5, trained, overwrite=True)
+    folder = export_features(trained, "2")
+    module = load_module(trained.model_file(2))
+    for output in files_of(folder):
+        x = np.load(workplace / "HACS_DATA" / output.parent.name / output.name)
+        with torch.no_grad():
+            expected = module(torch.from_numpy(x)[None])[0]
+        np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
 
 
 def test_what_is_not_finite_is_never_written(workplace, trained):

@@ -1,5 +1,7 @@
 """The demo's data set: what it holds, and where it is never written."""
 
+import resource
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,17 @@ def test_a_killed_run_leaves_nothing_that_counts(tmp_path, monkeypatch):
     (tmp_path / "demo").mkdir()  # empty: may be used
     write(tmp_path)
     assert len(list((tmp_path / "demo/features/training").iterdir())) == 6
+
+
+def test_a_full_disk_is_named(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(SolaError, match=r"training_000\.npy: cannot write its \d+ bytes"):
+            write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_other_settings_are_refused(tmp_path):

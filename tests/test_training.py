@@ -19,7 +19,7 @@ from sola.metrics import read_records
 from sola.model import SimilarityMatching
 from sola.report import describe, summary
 from sola.runtime import SolaError
-from sola.training import TrainingError, is_drawn, train, update_ratio
+from sola.training import TrainingError, is_drawn, step_figures, train, update_ratio
 from sola.tsm import loss_landmarks
 from sola.windows import epoch_windows
 
@@ -114,12 +114,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_checkpoint(config, m
     assert {path: path.read_bytes() for path in config.run_folder.glob("*.pt")} == saved
 
 
-def test_weights_that_diverge_after_the_last_step_are_not_saved(config, monkeypatch):
-    monkeypatch.setattr(training, "update_ratio", lambda *arguments: float("inf"))
+@pytest.mark.parametrize("where", ["update", "predictor"])
+def test_weights_that_diverge_after_the_last_step_are_not_saved(config, monkeypatch, where):
+    def diverging(model, windows):
+        if where == "update":
+            return float("inf")
+        torch.nn.init.constant_(model.predictor[0].bias, float("nan"))
+        return 0.1
+
+    monkeypatch.setattr(training, "update_ratio", diverging)
     with pytest.raises(TrainingError, match="epoch 1: the weights have diverged"):
         train(config)
     assert not list(config.run_folder.glob("tiny_*.pt"))
     assert [r["epoch"] for r in read_records(config.metrics_file)] == [0]
+
+
+def test_figures_of_a_step_are_those_off_the_diagonal():
+    cosines = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    others = [c[i, j].item() for c in cosines for i in range(5) for j in range(5) if i != j]
+    figures = step_figures(torch.tensor(0.4), cosines)
+    expected = [0.4, np.mean(others), np.std(others)]
+    np.testing.assert_allclose(figures, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_update_ratio_is_relative(config):
@@ -147,8 +162,9 @@ def test_the_probe_cannot_fail_after_the_run_has_begun(workplace, config):
     np.save(
         workplace / "evaluation/validation_label/v5.npy", labels_with_one_action("validation", "v5")
     )
-    with pytest.raises(DataError, match="only one class among 3 snippets"):
-        train(replace(config, eval_snippets=3))
+    for key, split in (("eval_snippets", "training"), ("eval_snippets_validation", "validation")):
+        with pytest.raises(DataError, match=f"{split}: only one class among 3 snippets"):
+            train(replace(config, **{key: 3}))
     assert not (workplace / "models").exists()
 
 
