@@ -82,6 +82,7 @@ def _draw_tsm(panel, tsm: np.ndarray, labels: np.ndarray | None):
     image = panel.imshow(
         pool(tsm), vmin=-1, vmax=1, cmap="viridis", extent=extent, interpolation="nearest"
     )
+    panel.locator_params(integer=True, min_n_ticks=1)  # no half snippets on short videos
     panel.tick_params(labelsize=7)
     if labels is not None:
         strip = 0.04 * length  # outside the TSM, along its top and left
