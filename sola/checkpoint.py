@@ -211,7 +211,8 @@ def run_identity(config: Config, lengths: dict[str, int]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    return key in ("epoch", "num_workers", "device") or key.startswith(("visualizing_", "eval_"))
+    single = ("epoch", "num_workers", "device", "storage")
+    return key in single or key.startswith(("visualizing_", "eval_"))
 
 
 def _check_same_run(state: dict[str, Any], config: Config, lengths: dict[str, int]) -> None:

@@ -64,6 +64,9 @@ class Config:
     # training
     seed: int = 0
     device: str = "auto"
+    precision: str = "fp32"
+    storage: str = "auto"
+    storage_dtype: str = "float32"
     num_workers: int = 16
     batch_size: int = 256
     epoch: int = 150
@@ -102,6 +105,13 @@ class Config:
              "must be one plain folder name (not state: state_*.pt are training states)"),
             ("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)),
              "must be auto, cpu, cuda or cuda:N"),
+            ("precision", self.precision in ("fp32", "tf32", "bf16"), "must be fp32, tf32 or bf16"),
+            ("storage", self.storage in ("auto", "files", "device"),
+             "must be auto, files or device"),
+            ("storage_dtype", self.storage_dtype in ("float32", "float16"),
+             "must be float32 or float16"),
+            ("storage_dtype", self.storage_dtype == "float32" or self.storage == "device",
+             "needs storage: device, since it changes what the windows hold"),
             ("projection", self.projection == "identity", "must be identity"),
             ("eval_protocol", self.eval_protocol in ("logistic_regression", "sgd"),
              "must be logistic_regression or sgd"),

@@ -66,9 +66,8 @@ def _on_one_axis(
     """
     rows, times, positions, origin = [], [], [], 0
     for video, wanted in batch:
-        reach = [
-            time for time in module.receptive_field(wanted.tolist()) if 0 <= time < video.length
-        ]
+        seen = sorted(module.input_times(wanted.tolist()))
+        reach = [time for time in seen if 0 <= time < video.length]
         rows.append(read_features(video, reach))
         times += [origin + time for time in reach]
         positions += [origin + int(time) for time in wanted]

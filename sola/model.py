@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,35 +56,42 @@ class SoLaModule(nn.Module):
 
         x: [B, T, C]. positions: L times in 0..T-1, in any order. Returns [B, T, C], or with
         positions [B, L, C], equal to self(x)[:, positions] but computed there only.
-        times: what times the rows of x are, ascending, when x holds only those within reach of the
-        positions (see receptive_field); any other time then counts as outside the video.
+        times: what times the rows of x are, in any order, when x holds only those within reach of
+        the positions (see input_times); any other time then counts as outside the video.
         Raises IndexError for a position that x does not hold.
+
+        Memory is best laid out time-major, x = y.transpose(0, 1) with y [T, B, C] contiguous: a tap
+        of a convolution is then a run of rows, and a matrix product without any copy.
         """
-        if positions is None:
-            update = self.conv_network(x.transpose(1, 2)).transpose(1, 2)
-            return x + self.alpha.tanh() * update
         times = range(x.shape[1]) if times is None else times
-        row_of = {time: row for row, time in enumerate(times)}
-        positions = [int(position) for position in positions]  # they may come as a tensor
-        if not all(position in row_of for position in positions):
+        # they may come as a tensor
+        positions = list(times) if positions is None else [int(time) for time in positions]
+        inside = set(times)
+        if not inside.issuperset(positions):
             raise IndexError(f"positions outside the {x.shape[1]} snippets given: {positions}")
         first, _, second, _, last = self.conv_network
-        hidden_times = [time for time in _receptive_field(second, positions) if time in row_of]
-        hidden_row_of = {time: row for row, time in enumerate(hidden_times)}
-        hidden = _conv_at(first, x, row_of, hidden_times).relu()  # [B, len(hidden_times), H]
-        hidden = _conv_at(second, hidden, hidden_row_of, positions).relu()  # [B, L, H]
-        update = F.linear(hidden, last.weight[:, :, 0], last.bias)  # [B, L, C]
-        return x[:, [row_of[position] for position in positions]] + self.alpha.tanh() * update
+        hidden_times = [time for time in self._hidden_times(positions) if time in inside]
+        rows = x.transpose(0, 1)  # [T, B, C]
+        hidden = _conv_at(first, rows, times, hidden_times).relu()  # [len(hidden_times), B, H]
+        hidden = _conv_at(second, hidden, hidden_times, positions).relu()  # [L, B, H]
+        update = F.linear(hidden, last.weight[:, :, 0], last.bias)  # [L, B, C]
+        refined = torch.addcmul(_rows_at(rows, times, positions), self.alpha.tanh(), update)
+        return refined.transpose(0, 1)
 
-    def receptive_field(self, positions: Sequence[int]) -> list[int]:
-        """Times, ascending, that outputs at some positions depend on, also outside the video."""
-        first, _, second, _, _ = self.conv_network
-        return _receptive_field(first, _receptive_field(second, positions))
+    def input_times(self, positions: Sequence[int]) -> list[int]:
+        """Times that outputs at some positions depend on, also outside the video.
+
+        Ordered as the first convolution likes its rows best.
+        """
+        return _input_times(self.conv_network[0], self._hidden_times(positions))
+
+    def _hidden_times(self, positions: Sequence[int]) -> list[int]:
+        return sorted(_input_times(self.conv_network[2], positions))
 
     @property
     def reach(self) -> int:
         """How many snippets away an input still matters."""
-        return self.receptive_field([0])[-1]
+        return max(self.input_times([0]))
 
 
 def _taps(conv: nn.Conv1d) -> list[int]:
@@ -91,36 +99,64 @@ def _taps(conv: nn.Conv1d) -> list[int]:
     return [(tap - kernel // 2) * dilation for tap in range(kernel)]
 
 
-def _receptive_field(conv: nn.Conv1d, times: Sequence[int]) -> list[int]:
-    return sorted({time + tap for time in times for tap in _taps(conv)})
+def _input_times(conv: nn.Conv1d, times: Sequence[int]) -> list[int]:
+    """What outputs at some times depend on, so ordered that each tap of them is a run.
 
-
-def _conv_at(
-    conv: nn.Conv1d, x: Tensor, row_of: dict[int, int], positions: Sequence[int]
-) -> Tensor:
-    """The convolution's outputs at some positions, as one matrix product.
-
-    x: [B, R, C_in]; row_of: time -> row of x. A time without a row lies outside the video and
-    counts as zero. Returns [B, len(positions), C_out].
+    For evenly spaced times those of one phase lie together: for 4, 6, 8 and taps -1, 0, 1 the order
+    is 4, 6, 8, 3, 5, 7, 9.
     """
-    rows = [row_of.get(position + tap, -1) for position in positions for tap in _taps(conv)]
-    if -1 in rows:
-        x = F.pad(x, (0, 0, 0, 1))  # row -1: the zero padding
-    weight = conv.weight.transpose(1, 2).flatten(1)  # [C_out, k * C_in]
-    gathered = x[:, rows].reshape(len(x), len(positions), weight.shape[1])
-    return F.linear(gathered, weight, conv.bias)  # [B, L, C_out]
+    spacing = min((b - a for a, b in itertools.pairwise(sorted(set(times)))), default=1)
+    needed = {time + tap for time in times for tap in _taps(conv)}
+    return sorted(needed, key=lambda time: (time % spacing, time))
+
+
+def _conv_at(conv: nn.Conv1d, rows: Tensor, times: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """The convolution's outputs at the wanted times, one matrix product a tap.
+
+    rows: [R, B, C_in] at these times; any other time lies outside the video and counts as zero.
+    Returns [len(wanted), B, C_out].
+    """
+    needed = _input_times(conv, wanted)
+    rows = _rows_at(rows, times, needed)
+    output = conv.bias  # [C_out]
+    for weight, tap in zip(conv.weight.permute(2, 1, 0).contiguous(), _taps(conv), strict=True):
+        seen = _rows_at(rows, needed, [time + tap for time in wanted])  # [len(wanted), B, C_in]
+        output = torch.addmm(output, seen.flatten(0, 1), weight)
+    return output.unflatten(0, (len(wanted), rows.shape[1]))
+
+
+def _rows_at(rows: Tensor, times: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """Rows [R, ...] at the wanted times; zeros where there is none.
+
+    A view where the wanted rows lie next to one another, else a copy.
+    """
+    row_of = {time: row for row, time in enumerate(times)}
+    found = np.array([row_of.get(time, -1) for time in wanted], dtype=np.int64)
+    inside = np.flatnonzero(found >= 0)
+    if len(inside):
+        first, last = inside[0], inside[-1] + 1
+        run = np.arange(found[first], found[first] + last - first)
+        if np.array_equal(found[first:last], run):
+            rows = rows[run[0] : run[-1] + 1]
+            outside = (first, len(found) - last)
+            return F.pad(rows, (0, 0, 0, 0, *outside)) if any(outside) else rows
+    padded = F.pad(rows, (0, 0, 0, 0, 0, 1))  # row -1: the zeros
+    return padded.index_select(0, torch.from_numpy(found % len(padded)).to(rows.device))
 
 
 class SimilarityMatching(nn.Module):
     """SoLa module, projector and predictor in training: windows [B, W, C] -> cosines [B, L, L].
 
     The SimSiam scheme on time: projections of the gathered positions are compared with their own
-    predictions. Members: .module, .projector, .predictor, .positions.
+    predictions. Members: .module, .projector, .predictor, .positions. With precision: bf16 the
+    matrix products are computed in bfloat16, weights and TSM stay float32.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.positions = config.gathered_positions
+        self.window = range(config.sampling_duration)
+        self.uses_bf16 = config.precision == "bf16"
         self.module = SoLaModule(
             feature_dim=config.in_feature_dim,
             hidden_dim=config.network_hidden_unit,
@@ -139,11 +175,21 @@ class SimilarityMatching(nn.Module):
             else [feature_dim]
         )
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """windows [B, W, C] -> predicted TSM, cosines [B, L, L]."""
-        gathered = self.module(windows, positions=self.positions)  # [B, L, C]
-        z = F.normalize(self.projector(gathered), dim=-1)
-        return predicted_tsm(z, self.predictor(z))
+    def forward(self, windows: Tensor, times: Sequence[int] | None = None) -> Tensor:
+        """windows [B, W, C] -> predicted TSM, cosines [B, L, L].
+
+        times: what times of the window the rows are, when only some are given (see SoLaModule).
+        """
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.uses_bf16):
+            gathered = self.module(windows, self.positions, times).transpose(0, 1)  # [L, B, C]
+            z = F.normalize(self.projector(gathered).float(), dim=-1)
+            prediction = self.predictor(z)
+        return predicted_tsm(z.transpose(0, 1), prediction.float().transpose(0, 1))
+
+    @property
+    def input_times(self) -> list[int]:
+        """Times of a window that the gathered positions can see."""
+        return [time for time in self.module.input_times(self.positions) if time in self.window]
 
 
 def _mlp(sizes: Sequence[int]) -> nn.Sequential:

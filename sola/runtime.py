@@ -1,20 +1,28 @@
-"""Conventions of the scripts: one line for an error, devices, seeds, progress bars."""
+"""Conventions of the scripts: one line for an error, devices, ranks, seeds, progress bars."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from torch import Tensor
     from tqdm import tqdm
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+# Fresh memory in huge pages: a training step on a CPU spends a fifth of its time on page faults
+# otherwise. PyTorch reads this when it first allocates.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 class SolaError(Exception):
@@ -45,18 +53,18 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main function and leave with its exit status, errors as one line."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None when closed by the caller
         stream.reconfigure(errors="backslashreplace")  # a file name may hold any byte
+    if not is_first_rank():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the first one says is enough
     try:
         main()
+        leave_ranks()
         sys.exit(0)
     except SolaError as error:
         message = str(error)
     except (MemoryError, RuntimeError) as error:
-        torch_says = ("out of memory", "can't allocate memory", "not enough memory")
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in torch_says):
+        message = _what_to_do(error)
+        if message is None:
             raise
-        message = (
-            f"out of memory; a smaller batch_size, network or eval_snippets needs less: {error}"
-        )
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
         sys.stderr.close()
         sys.exit(EXIT_USER_ERROR)
@@ -66,17 +74,34 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is saved", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    where = f" in rank {rank()}" if rank_count() > 1 else ""
+    line = f"error{where}: {' '.join(message.splitlines())}\n"
+    print(line, end="", file=sys.stderr)  # in one piece, though several ranks may write
     sys.exit(EXIT_USER_ERROR)
 
 
+def _what_to_do(error: MemoryError | RuntimeError) -> str | None:
+    """One line for an error that is not of the program's making; None for another."""
+    out_of_memory = ("out of memory", "can't allocate memory", "not enough memory")
+    if isinstance(error, MemoryError) or any(text in str(error) for text in out_of_memory):
+        return f"out of memory; a smaller batch_size, network or eval_snippets needs less: {error}"
+    if rank_count() > 1 and any(text in str(error) for text in ("gloo", "NCCL", "Connection")):
+        return "lost another process of this run; what that one says tells why"
+    return None
+
+
 def resolve_device(name: str) -> torch.device:
-    """The device behind auto, cpu, cuda or cuda:N; auto takes the GPU where there is one."""
+    """The device behind auto, cpu, cuda or cuda:N; auto takes the GPU where there is one.
+
+    Under torchrun auto and cuda mean one GPU a process, by its number on this machine.
+    """
     import torch
 
     available = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if available else "cpu"
+    if name == "cuda" and rank_count() > 1:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -85,16 +110,92 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take of the device's memory, as far as known.
+
+    On a CPU: what the machine and its control group have free, shared between local ranks.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # Linux: caches count as free, too
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # a container's limit; "max" without one
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
+        free = min(free, limit - used)
+    return max(0, free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def rank_count() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """The number of this process among them, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that prints, draws and writes the run's files."""
+    return rank() == 0
+
+
+def join_ranks(device: torch.device) -> None:
+    """Meet the other processes that torchrun has started, if any."""
+    import torch
+
+    if rank_count() > 1 and not torch.distributed.is_initialized():
+        backend = "gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            backend = "nccl"
+        torch.distributed.init_process_group(backend, timeout=timedelta(hours=1))
+
+
+def leave_ranks() -> None:
+    """Part from the other processes, when all is done."""
+    if rank_count() > 1 and "torch" in sys.modules:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def from_first_rank(function: Callable[[], Any]) -> Any:
+    """The function's result on the first rank, on all of them: what touches files runs once."""
+    import torch
+
+    if rank_count() == 1:
+        return function()
+    result = [function() if is_first_rank() else None]
+    torch.distributed.broadcast_object_list(result)
+    return result[0]
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of every rank's values."""
+    import torch
+
+    if rank_count() > 1:
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+    return values
+
+
 def seed_everything(seed: int) -> None:
     """Make the initial weights, and the CUDA kernels that are chosen, the same at every run."""
     import torch
 
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
 
 
 def random_generator(purpose: str, *keys: int) -> np.random.Generator:
@@ -108,5 +209,6 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar on standard error; none when that is not a terminal."""
     from tqdm import tqdm
 
-    options = {"delay": 0.5, "leave": False, "dynamic_ncols": True, "disable": None} | options
+    options = {"delay": 0.5, "leave": False, "dynamic_ncols": True} | options
+    options["disable"] = None if is_first_rank() else True  # None: where there is no terminal
     return tqdm(items, **options)

@@ -11,20 +11,29 @@ from sola.checkpoint import open_run, run_identity, save, save_state
 from sola.config import Config
 from sola.dataset import ArrayFile, read_features
 from sola.encode import encode_video
+from sola.learner import STEP_FIGURES, Learner, make_learner, training_step, update_ratio
 from sola.metrics import Record, append_record, evaluations, read_records
-from sola.model import SimilarityMatching, SoLaModule
+from sola.model import SoLaModule
 from sola.plots import VideoPicture, draw_tsm_sheet
 from sola.probe import probe_logistic_regression, probe_sgd
 from sola.report import describe
 from sola.run_data import RunData, open_data
-from sola.runtime import SolaError, progress, resolve_device, seed_everything
+from sola.runtime import (
+    SolaError,
+    from_first_rank,
+    is_first_rank,
+    join_ranks,
+    progress,
+    rank_count,
+    resolve_device,
+    sum_over_ranks,
+)
 from sola.synthetic import write_synthetic
-from sola.tsm import loss_landmarks, similarity_matching_loss, target_tsm
-from sola.windows import epoch_windows, window_batches
+from sola.tsm import loss_landmarks
+from sola.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
 
 STEPS_PER_CHECK = 10  # the loss is looked at, and so waited for, once in so many steps
 LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
-STEP_FIGURES = ("loss", "cosine_mean", "cosine_std")  # cosines off the diagonal
 
 
 class TrainingError(SolaError):
@@ -34,61 +43,67 @@ class TrainingError(SolaError):
 def train(config: Config, *, restart: bool = False) -> list[Record]:
     """Train as the configuration says, or continue an interrupted run; returns all records.
 
-    Raises SolaError for whatever the user can mend.
+    Under torchrun all ranks train, and the first alone reads and writes everything but the
+    training features. Raises SolaError for whatever the user can mend.
     """
     device = resolve_device(config.device)
-    if config.synthetic:
-        write_synthetic(config.data_root, config.label_base, feature_dim=config.in_feature_dim)
-    data = open_data(config)
-    state = open_run(config, data.training.lengths, restart=restart)
-    seed_everything(config.seed)
-    model = SimilarityMatching(config).to(device)
-    optimiser = make_optimiser(model, config.learning_rate)
-    target = target_tsm(config.tsm_size, config.oracle_coef).to(device)
-    if state is None:
-        last_epoch = 0
-        draw(config, 0, model.module, data)
-        save_run_state(config, 0, model, optimiser, data)
-    else:
+    join_ranks(device)
+    data = from_first_rank(lambda: find_data(config))
+    state = from_first_rank(lambda: open_run(config, data.training.lengths, restart=restart))
+    learner = make_learner(config, device)
+    module = learner.model.module
+    last_epoch = 0
+    if state is not None:
         last_epoch = state["epoch"]
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        learner.model.load_state_dict(state["model"])
+        learner.optimiser.load_state_dict(state["optimiser"])
         print(f"{config.run_folder}: {last_epoch} of {config.epoch} epochs are done", flush=True)
-    evaluate(config, last_epoch, model.module, data)  # unless an earlier run has come so far
+    elif is_first_rank():
+        draw(config, 0, module, data)
+        save_run_state(config, 0, learner, data)
+    if is_first_rank():
+        evaluate(config, last_epoch, module, data)  # unless an earlier run has come so far
     if last_epoch < config.epoch:
+        windows = open_windows(
+            data.videos,
+            learner.times,
+            storage=config.storage,
+            storage_dtype=config.storage_dtype,
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+            device=device,
+        )
         floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
-        print(f"training on {device}, {len(data.videos)} windows an epoch")
+        ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
+        print(f"training on {device}{ranks}, {len(data.videos)} windows an epoch")
         print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}", flush=True)
     for epoch in range(last_epoch + 1, config.epoch + 1):
-        record = train_epoch(config, epoch, model, optimiser, target, data)
-        append_record(config.metrics_file, record)
-        print(describe(record, config), flush=True)
-        if is_saving(config, epoch):
-            weights = {name: value.cpu() for name, value in model.module.state_dict().items()}
-            save(config.model_file(epoch), weights)
-            save_run_state(config, epoch, model, optimiser, data)
-            evaluate(config, epoch, model.module, data)
-    return read_records(config.metrics_file)
+        record = train_epoch(config, epoch, learner, windows, data)
+        if is_first_rank():
+            append_record(config.metrics_file, record)
+            print(describe(record, config), flush=True)
+            if is_saving(config, epoch):
+                weights = {name: value.cpu() for name, value in module.state_dict().items()}
+                save(config.model_file(epoch), weights)
+                save_run_state(config, epoch, learner, data)
+                evaluate(config, epoch, module, data)
+    return from_first_rank(lambda: read_records(config.metrics_file))
 
 
-def make_optimiser(model: SimilarityMatching, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW over module, projector and predictor, as in the original."""
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+def find_data(config: Config) -> RunData:
+    """All that the run reads; the synthetic data set is written first when asked for."""
+    if config.synthetic:
+        write_synthetic(config.data_root, config.label_base, feature_dim=config.in_feature_dim)
+    return open_data(config)
 
 
-def save_run_state(
-    config: Config,
-    epoch: int,
-    model: SimilarityMatching,
-    optimiser: torch.optim.Optimizer,
-    data: RunData,
-) -> None:
+def save_run_state(config: Config, epoch: int, learner: Learner, data: RunData) -> None:
     """Save all that the same command needs to continue after this epoch."""
     state = {
         "epoch": epoch,
         "identity": run_identity(config, data.training.lengths),
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "model": learner.model.state_dict(),
+        "optimiser": learner.optimiser.state_dict(),
     }
     save_state(config.run_folder, state)
 
@@ -96,68 +111,50 @@ def save_run_state(
 def train_epoch(
     config: Config,
     epoch: int,
-    model: SimilarityMatching,
-    optimiser: torch.optim.Optimizer,
-    target: Tensor,
+    learner: Learner,
+    windows: FileWindows | HeldWindows,
     data: RunData,
 ) -> Record:
     """One window of every training video: the training steps, the epoch's picture and record."""
     started = time.perf_counter()
     lengths = [video.length for video in data.videos]
-    windows = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=epoch)
-    batches = window_batches(
-        data.videos,
-        windows,
-        sampling_duration=config.sampling_duration,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
+    chosen = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=epoch)
+    firsts = range(0, len(lengths), config.batch_size)
+    lasts = [min(first + config.batch_size, len(lengths)) for first in firsts]
+    parts, shares = zip(*map(rank_part, firsts, lasts), strict=True)
+    steps = len(parts)
+    figures = torch.zeros(
+        steps, len(STEP_FIGURES), dtype=torch.float64, device=learner.target.device
     )
-    steps = -(-len(data.videos) // config.batch_size)
-    figures = torch.zeros(steps, len(STEP_FIGURES), device=target.device)
+    batches = windows.batches(chosen, parts)
     bar = progress(batches, total=steps, desc=f"epoch {epoch}/{config.epoch}", unit="step")
-    for step, batch in enumerate(bar):
-        batch = batch.to(target.device)
-        cosines = model(batch)
-        loss = similarity_matching_loss(cosines, target)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-        figures[step] = step_figures(loss, cosines)
-        done, elapsed = step + 1, time.perf_counter() - started
-        is_drawn_now = is_drawn(config, epoch, done, steps, elapsed)
-        if step % STEPS_PER_CHECK == 0 or done == steps or is_drawn_now:
-            check_losses(figures[:done, 0], config, epoch, data.videos, windows[0])
-            bar.set_postfix(loss=f"{figures[:done, 0].mean().item():.4f}")
-        if is_drawn_now:
-            draw(config, epoch, model.module, data)
-    batch_sizes = torch.full((steps,), config.batch_size, device=target.device)
-    batch_sizes[-1] = len(batch)
-    means = (figures * batch_sizes[:, None]).sum(dim=0) / batch_sizes.sum()
-    record = dict(zip(STEP_FIGURES, means.tolist(), strict=True))
-    record["tanh_alpha"] = model.module.alpha.tanh().item()
-    record["update_ratio"] = update_ratio(model, batch)
-    weights_are_finite = all(parameter.isfinite().all() for parameter in model.parameters())
+    for step, batch in enumerate(bar, start=1):
+        figures[step - 1] = training_step(learner, batch, shares[step - 1])
+        if step % STEPS_PER_CHECK == 1 or step % config.visualizing_step == 0 or step == steps:
+            seen = sum_over_ranks(figures[:step])
+            check_losses(seen[:, 0], config, epoch, data.videos, chosen[0])
+            bar.set_postfix(loss=f"{seen[:, 0].mean().item():.4f}")
+        elapsed = time.perf_counter() - started
+        if is_first_rank() and is_drawn(config, epoch, step, steps, elapsed):
+            draw(config, epoch, learner.model.module, data)
+    loss, mean, square = seen.T.cpu()  # [steps] each
+    sizes = torch.tensor(lasts) - torch.tensor(firsts)
+    record = {
+        "loss": _mean(loss, sizes),
+        "cosine_mean": _mean(mean, sizes),
+        "cosine_std": _mean((square - mean**2).clamp_min(0).sqrt(), sizes),
+        "tanh_alpha": learner.model.module.alpha.tanh().item(),
+        "update_ratio": update_ratio(learner, batch),
+    }
+    weights_are_finite = all(weights.isfinite().all() for weights in learner.model.parameters())
     if not weights_are_finite or not all(map(math.isfinite, record.values())):
         raise TrainingError(f"epoch {epoch}: {diverged(config)}")
     record |= {"windows": len(data.videos), "seconds": round(time.perf_counter() - started, 3)}
     return {"record": "epoch", "epoch": epoch} | record
 
 
-def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
-    """What is recorded of a step, in the order of STEP_FIGURES, without waiting for the device."""
-    size = cosines.shape[-1]
-    # all but the diagonal, as a view: without its last entry, the diagonal is a first column
-    others = cosines.detach().flatten(1)[:, :-1].unflatten(1, (size - 1, size + 1))[:, :, 1:]
-    return torch.stack([loss.detach(), others.mean(), others.std(correction=0)])
-
-
-@torch.no_grad()
-def update_ratio(model: SimilarityMatching, windows: Tensor) -> float:
-    """Size of the module's update against its input: |y - x| / |x| over a batch of windows."""
-    x = windows[:, model.positions]
-    update = model.module(windows, positions=model.positions) - x
-    return (update.norm() / x.norm().clamp_min(1e-12)).item()
+def _mean(values: Tensor, weights: Tensor) -> float:
+    return ((values * weights).sum() / weights.sum()).item()
 
 
 def check_losses(

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sola.config import Config
+from sola.learner import Learner, make_learner, training_step
 from sola.model import SimilarityMatching
-from sola.training import make_optimiser
 from sola.tsm import similarity_matching_loss, target_tsm
 
 CASES = json.loads((Path(__file__).parent / "golden.json").read_text())["cases"]
@@ -32,35 +32,31 @@ def fill(network: nn.Module, phase: float) -> None:
             parameter.copy_(wave(shape, phase + j, fan**-0.5))
 
 
-def make_model(case) -> tuple[Config, SimilarityMatching]:
+def open_case(case) -> tuple[Config, Learner]:
     settings = {key: value for key, value in case["config"].items() if key not in OF_THE_CASE}
     config = Config(exp_name="golden", **settings)
-    model = SimilarityMatching(config)
+    learner = make_learner(config, torch.device("cpu"))
+    model = learner.model
     fill(model.module, 0.1)
     fill(model.projector, 3.3)
     fill(model.predictor, 5.9)
     with torch.no_grad():
         model.module.alpha.fill_(case["config"]["alpha0"])
-    return config, model
+    return config, learner
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_training_and_encoding_match_the_original(case):
-    config, model = make_model(case)
-    target = target_tsm(config.tsm_size, config.oracle_coef)
-    optimiser = make_optimiser(model, config.learning_rate)
+    config, learner = open_case(case)
+    model = learner.model
     shape = (case["config"]["batch"], config.sampling_duration, config.in_feature_dim)
     losses, alphas = [], []
     for step in range(case["config"]["steps"]):
-        cosines = model(wave(shape, 0.5 + step, 1.0))
+        windows = wave(shape, 0.5 + step, 1.0)
         if step == 0:
-            first_tsm = cosines[0].detach().numpy()
+            first_tsm = model(windows)[0].detach().numpy()
             np.testing.assert_allclose(first_tsm, case["tsm_first_step_sample0"], atol=1e-4)
-        loss = similarity_matching_loss(cosines, target)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+        losses.append(training_step(learner, windows[:, learner.times], share=1.0)[0].item())
         alphas.append(model.module.alpha.item())
     np.testing.assert_allclose(losses, case["losses"], atol=1e-5)
     np.testing.assert_allclose(alphas, case["alphas"], atol=1e-4)
@@ -82,7 +78,8 @@ def test_training_and_encoding_match_the_original(case):
 
 
 def test_first_step_moves_alpha_alone_inside_the_module():
-    config, model = make_model(CASES[0])
+    config, learner = open_case(CASES[0])
+    model = learner.model
     loss = similarity_matching_loss(
         model(wave((2, config.sampling_duration, config.in_feature_dim), 0.5, 1.0)),
         target_tsm(config.tsm_size, config.oracle_coef),

@@ -71,7 +71,7 @@ def test_rows_within_reach_are_enough(kernel_sizes, dilations):
     module = open_module(kernel_sizes, dilations)
     x = torch.randn(1, 80, 6, generator=torch.Generator().manual_seed(3))
     positions = [1, 40, 78]
-    times = [time for time in module.receptive_field(positions) if 0 <= time < 80]
+    times = [time for time in module.input_times(positions) if 0 <= time < 80]
     assert len(times) < 80
     with torch.no_grad():
         partial = module(x[:, times], positions=positions, times=times)

@@ -8,7 +8,7 @@ LEVELS = [
     {"training", "export"},
     {"run_data"},
     {"probe", "plots", "windows", "synthetic", "report"},
-    {"encode"},
+    {"encode", "learner"},
     {"model"},
     {"dataset", "tsm", "checkpoint"},
     {"config", "metrics"},

@@ -4,10 +4,12 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from conftest import FEATURE_DIM
 
 from sola.dataset import DataError, open_split
-from sola.windows import epoch_windows, window_batches
+from sola.runtime import SolaError, free_memory
+from sola.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
 
 
 def test_every_video_once_and_starts_uniform_over_all_places():
@@ -31,51 +33,138 @@ def test_windows_depend_on_seed_and_epoch_alone():
         assert not np.array_equal(first, other)
 
 
-def batches_of(videos, windows, num_workers=2, batch_size=4):
-    return window_batches(
-        videos, windows, sampling_duration=23, batch_size=batch_size, num_workers=num_workers
-    )
+TIMES = [2, 4, 6, 3, 5]  # rows of a window, in an order of their own
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 5])
+def trainable(workplace):
+    split = open_split("HACS_DATA", "training", FEATURE_DIM)
+    videos = [video for video in split.videos.values() if video.length > 23]
+    return videos, epoch_windows([video.length for video in videos], 23, seed=0, epoch=1)
+
+
+def store_of(videos, storage="files", batch_size=4, num_workers=2, dtype="float32"):
+    return open_windows(
+        videos, TIMES, storage=storage, storage_dtype=dtype, batch_size=batch_size,
+        num_workers=num_workers, device=CPU,
+    )  # fmt: skip
+
+
+def parts_of(windows, batch_size):
+    count = len(windows[0])
+    return [(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+
+
+@pytest.mark.parametrize("storage", ["files", "device"])
+@pytest.mark.parametrize("num_workers", [0, 5])
 @pytest.mark.parametrize("batch_size", [1, 4, 40])
-def test_batches_hold_the_windows(workplace, num_workers, batch_size):
-    split = open_split("HACS_DATA", "training", FEATURE_DIM)
-    videos = [video for video in split.videos.values() if video.length > 23]
-    order, starts = epoch_windows([video.length for video in videos], 23, seed=0, epoch=1)
-    batches = list(batches_of(videos, (order, starts), num_workers, batch_size))
-    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    windows = np.concatenate([batch.numpy() for batch in batches])
-    assert len(windows) == len(videos)
-    for window, video, start in zip(windows, order, starts, strict=True):
-        whole = np.load(videos[video].path)
-        np.testing.assert_array_equal(window, whole[start : start + 23])
+def test_batches_hold_the_rows_of_the_windows(workplace, storage, num_workers, batch_size):
+    videos, (order, starts) = trainable(workplace)
+    store = store_of(videos, storage, batch_size, num_workers)
+    for _ in range(2):  # buffers are used again
+        batches = store.batches((order, starts), parts_of((order, starts), batch_size))
+        batches = [batch.clone() for batch in batches]
+        assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+        windows = np.concatenate([batch.numpy() for batch in batches])
+        assert len(windows) == len(videos)
+        for window, video, start in zip(windows, order, starts, strict=True):
+            whole = np.load(videos[video].path)
+            np.testing.assert_array_equal(window, whole[start + np.array(TIMES)])
 
 
-def test_a_bad_file_stops_the_epoch_and_leaves_no_reader_behind(workplace):
-    split = open_split("HACS_DATA", "training", FEATURE_DIM)
-    videos = [video for video in split.videos.values() if video.length > 23]
+@pytest.mark.parametrize("storage", ["files", "device"])
+def test_batches_lie_time_major(workplace, storage):
+    videos, windows = trainable(workplace)
+    for batch in store_of(videos, storage).batches(windows, parts_of(windows, 4)):
+        assert batch.transpose(0, 1).is_contiguous()
+
+
+def test_any_slice_of_a_batch_can_be_asked_for(workplace):
+    videos, windows = trainable(workplace)
+    whole = [b.clone() for b in store_of(videos).batches(windows, [(0, 4), (4, 8)])]
+    for storage in ("files", "device"):
+        parts = [b.clone() for b in store_of(videos, storage).batches(windows, [(1, 3), (7, 8)])]
+        assert torch.equal(parts[0], whole[0][1:3])
+        assert torch.equal(parts[1], whole[1][3:4])
+
+
+def test_half_precision_rounds_and_refuses_what_it_cannot_hold(workplace):
+    videos, windows = trainable(workplace)
+    (batch,) = store_of(videos, "device", dtype="float16").batches(windows, [(0, 11)])
+    (exact,) = store_of(videos, "files").batches(windows, [(0, 4)])
+    assert batch.dtype == torch.float32
+    assert torch.equal(batch[:4], exact.half().float())
+    assert not torch.equal(batch[:4], exact)
+    spoil(workplace, 1e5)
+    with pytest.raises(DataError, match=r"t6\.npy.*float16"):
+        store_of(videos, "device", dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("free", "chosen"), [(10**9, HeldWindows), (2 * 16 * 4 * 400, FileWindows), (0, FileWindows)]
+)
+def test_auto_goes_by_the_room_there_is(workplace, monkeypatch, capsys, free, chosen):
+    monkeypatch.setattr("sola.windows.free_memory", lambda device: free)
+    videos, _ = trainable(workplace)
+    assert sum(video.length for video in videos) > 400
+    assert isinstance(store_of(videos, "auto"), chosen)
+    assert "GiB of training features, room for" in capsys.readouterr().out
+    assert isinstance(store_of(videos, "files"), FileWindows)
+    if chosen is FileWindows:
+        with pytest.raises(SolaError, match=r"storage: device.*use storage: files"):
+            store_of(videos, "device")
+
+
+def test_free_memory_is_shared_between_ranks(monkeypatch):
+    alone = free_memory(CPU)
+    assert 2**27 < alone < 2**50
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert 0.5 < 4 * free_memory(CPU) / alone < 2
+
+
+@pytest.mark.parametrize(("size", "count"), [(256, 3), (5, 2), (2, 3), (1, 4)])
+def test_the_ranks_share_a_batch(monkeypatch, size, count):
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    parts = []
+    for number in range(count):
+        monkeypatch.setenv("RANK", str(number))
+        parts.append(rank_part(100, 100 + size))
+    seen = [window for (first, last), share in parts if share for window in range(first, last)]
+    assert seen == list(range(100, 100 + size))
+    assert sum(share for _, share in parts) == pytest.approx(1)
+    for (first, last), share in parts:
+        assert 100 <= first < last <= 100 + size
+        assert share == 0 or share == pytest.approx((last - first) / size)
+        assert (last - first) * count < size + count
+
+
+def spoil(workplace, value):
     bad = workplace / "HACS_DATA/training/t6.npy"
     features = np.load(bad)
-    features[:, 3] = np.nan
+    features[:, 3] = value
     bad.unlink()
     np.save(bad, features)
-    windows = epoch_windows([video.length for video in videos], 23, seed=0, epoch=1)
+
+
+@pytest.mark.parametrize("storage", ["files", "device"])
+def test_a_bad_file_stops_the_epoch_and_leaves_no_reader_behind(workplace, storage):
+    videos, windows = trainable(workplace)
+    spoil(workplace, np.nan)
     with pytest.raises(DataError, match=r"t6\.npy"):
-        list(batches_of(videos, windows))
+        list(store_of(videos, storage).batches(windows, parts_of(windows, 4)))
     assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
 
 
 def test_reading_stays_a_few_batches_ahead(workplace, monkeypatch):
-    split = open_split("HACS_DATA", "training", FEATURE_DIM)
-    videos = [video for video in split.videos.values() if video.length > 23]
+    videos, _ = trainable(workplace)
     reads = []
     monkeypatch.setattr(
         "sola.windows.read_features",
-        lambda array, rows: reads.append(1) or np.zeros((23, FEATURE_DIM), np.float32),
+        lambda array, rows: reads.append(1) or np.zeros((len(rows), FEATURE_DIM), np.float32),
     )
     windows = (np.zeros(50, int), np.zeros(50, int))
-    batches = batches_of(videos, windows, num_workers=1, batch_size=2)
+    store = store_of(videos, "files", batch_size=2, num_workers=1)
+    batches = store.batches(windows, parts_of(windows, 2))
     next(batches)
     assert len(reads) <= 2 * 4
     batches.close()

@@ -1,0 +1,74 @@
+"""What learns, and one step of it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sola.config import Config
+from sola.model import SimilarityMatching
+from sola.runtime import rank_count, seed_everything
+from sola.tsm import similarity_matching_loss, target_tsm
+
+STEP_FIGURES = ("loss", "cosine_mean", "cosine_square")  # cosines off the diagonal
+WINDOWS_MEASURED = 32  # for the size of the update
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and from which rows of a window."""
+
+    model: SimilarityMatching
+    parallel: nn.Module  # the model, spread over the ranks when there are several
+    optimiser: torch.optim.Optimizer
+    target: Tensor  # [L, L]
+    times: list[int]  # [R]
+
+
+def make_learner(config: Config, device: torch.device) -> Learner:
+    """Model with its seeded initial weights, and AdamW over all of it, on a device."""
+    seed_everything(config.seed)
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    model = SimilarityMatching(config).to(device)
+    return Learner(
+        model,
+        parallel=nn.parallel.DistributedDataParallel(model) if rank_count() > 1 else model,
+        optimiser=torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=0.01, fused=True
+        ),
+        target=target_tsm(config.tsm_size, config.oracle_coef).to(device),
+        times=model.input_times,
+    )
+
+
+def training_step(learner: Learner, windows: Tensor, share: float) -> Tensor:
+    """One step of the optimiser on this rank's windows [B, R, C], a share of the whole batch.
+
+    Returns the step's figures (see step_figures) times the share: their sum over the ranks is that
+    of the batch. Nothing here waits for the device.
+    """
+    cosines = learner.parallel(windows, learner.times)
+    loss = similarity_matching_loss(cosines, learner.target)
+    learner.optimiser.zero_grad()
+    (loss * (share * rank_count())).backward()  # the ranks' gradients are averaged
+    learner.optimiser.step()
+    return share * step_figures(loss, cosines)
+
+
+def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
+    """Loss, and mean and mean square of the cosines off the diagonal: float64 [3]."""
+    size = cosines.shape[-1]
+    # all but the diagonal, as a view: without its last entry, the diagonal is a first column
+    others = cosines.detach().flatten(1)[:, :-1].unflatten(1, (size - 1, size + 1))[:, :, 1:]
+    others = others.double()  # a small spread is the difference of two large numbers
+    return torch.stack([loss.detach().double(), others.mean(), others.square().mean()])
+
+
+@torch.no_grad()
+def update_ratio(learner: Learner, windows: Tensor) -> float:
+    """Size of the module's update against its input: |y - x| / |x| over some windows [B, R, C]."""
+    windows = windows[:WINDOWS_MEASURED]
+    positions = learner.model.positions
+    x = windows[:, [learner.times.index(position) for position in positions]]
+    update = learner.model.module(windows, positions, learner.times) - x
+    return (update.norm() / x.norm().clamp_min(1e-12)).item()

@@ -1,0 +1,74 @@
+"""Several processes under torchrun: the same run as one process, and no hang when one dies."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, replace, without_seconds
+
+from sola import runtime
+from sola.metrics import read_records
+from sola.training import train
+
+
+def torchrun(count: int, *command: str, cwd) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    script = [str(REPOSITORY / command[0]), *command[1:]]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *script], cwd=cwd, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "storage"), [(2, "files"), (3, "device")])
+def test_ranks_train_as_one_process_does(workplace, config, count, storage):
+    # 11 windows in batches of 5, the last of one: a rank is left without any. 51 steps.
+    train(replace(config, exp_name="alone", epoch=17, saving_epoch=20))
+    settings = ["epoch=17", "saving_epoch=20", "exp_name=together", f"storage={storage}"]
+    together = torchrun(count, "main_simsiam.py", "--yaml_path=tiny.yaml", *settings, cwd=workplace)
+    output, errors = together.communicate(timeout=100)
+    assert together.returncode == 0, errors
+    assert f"in {count} processes" in output
+    assert output.count("eval_result in epoch17") == 1
+    records = [without_seconds(replace(config, exp_name=name)) for name in ("alone", "together")]
+    assert len(records[0]) == 19
+    for one, other in zip(*records, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            if isinstance(value, str):
+                assert other[key] == value
+            elif key == "update_ratio":  # of the first rank's windows
+                assert 0.5 < other[key] / value < 2
+            else:
+                assert other[key] == pytest.approx(value, abs=1e-5)
+
+
+def test_a_rank_that_dies_ends_the_run(workplace, config):
+    settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000"]
+    process = torchrun(2, "main_simsiam.py", *settings, cwd=workplace)
+    for line in process.stdout:
+        if line.startswith("epoch 3/"):
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert read_records(config.metrics_file)[-1]["epoch"] >= 3  # whole lines
+
+
+def test_a_lost_process_is_one_line(monkeypatch, capsys):
+    def main():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer\nadvice")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as left:
+        runtime.run_script(main)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error in rank 0: lost another process of this run;")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(RuntimeError):
+        runtime.run_script(main)
