@@ -29,7 +29,7 @@ class DamagedError(CheckpointError):
     """A checkpoint that was read and is not one."""
 
 
-def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
+def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
     """Write a file, with its folder, so that it is seen whole or not at all, also after a crash.
 
     The temporary file lies in the same folder under a hidden name ending in .tmp. Raises
@@ -40,7 +40,8 @@ def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -50,7 +51,8 @@ def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise SolaError(f"{path}: cannot write its {len(data)} bytes: {error.strerror}") from error
+        size = sum(map(len, parts))
+        raise SolaError(f"{path}: cannot write its {size} bytes: {error.strerror}") from error
 
 
 def clear_temporary(folder: Path) -> None:
@@ -67,10 +69,10 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def write_npy(path: str | Path, array: np.ndarray) -> None:
-    """np.save, atomically."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_atomically(path, buffer.getbuffer())
+    """np.save, atomically, of an array in C order."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    write_atomically(path, header.getbuffer(), array.reshape(-1).view(np.uint8).data)
 
 
 def load(path: str | Path) -> Any:

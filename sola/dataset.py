@@ -6,13 +6,13 @@ import os
 import pickle
 import pickletools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sola.pipeline import in_background
 from sola.runtime import SolaError, progress, random_generator
 
 SPLITS = ("training", "validation")
@@ -45,13 +45,17 @@ class ArrayFile:
         """T, the number of snippets."""
         return self.shape[0]
 
-    def read(self, rows: Sequence[int] | None = None) -> np.ndarray:
-        """The given rows (ascending), or all, in the file's dtype; reads no others (C order)."""
+    def read(self, rows: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """The given rows (ascending), or all, in the file's dtype; reads no others (C order).
+
+        They are read into `out` when it has the file's dtype and order, else into fresh memory.
+        """
         rows = np.arange(self.length) if rows is None else np.asarray(rows, dtype=np.int64)
         if self.fortran_order:
             everything = replace(self, shape=self.shape[::-1], fortran_order=False)
             return everything.read().T[rows]
-        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        fits = out is not None and out.dtype == self.dtype and out.flags.c_contiguous
+        values = out if fits else np.empty((len(rows), *self.shape[1:]), self.dtype)
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         runs = np.flatnonzero(np.diff(rows, prepend=-2, append=self.length + 1) != 1)
         with open(self.path, "rb") as file:
@@ -95,10 +99,17 @@ def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile
     return array
 
 
-def read_features(array: ArrayFile, rows: Sequence[int] | None = None) -> np.ndarray:
-    """Features of the given rows (ascending), or all: float32 [len(rows), C], checked as finite."""
+def read_features(
+    array: ArrayFile, rows: Sequence[int] | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Features of the given rows (ascending), or all: float32 [len(rows), C], checked as finite.
+
+    They are put into `out`, of that dtype and shape, when it is given.
+    """
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf
-        features = np.ascontiguousarray(array.read(rows), dtype=np.float32)
+        features = np.ascontiguousarray(array.read(rows, out), dtype=np.float32)
+    if out is not None and features is not out:
+        out[:] = features
     check_finite(features, array.path)
     return features
 
@@ -152,10 +163,14 @@ def open_split(data_root: str | Path, split: str, feature_dim: int) -> Split:
     paths = feature_paths(folder)
     if not paths:
         raise DataError(f"{folder}: holds no .npy files")
-    with ThreadPoolExecutor(HEADER_READERS) as pool:
-        arrays = pool.map(lambda path: open_features(path, feature_dim), paths.values())
-        arrays = progress(arrays, total=len(paths), desc=f"{split} headers", unit="file")
-        videos = dict(zip(paths, arrays, strict=True))
+    arrays = in_background(
+        lambda path: open_features(path, feature_dim),
+        paths.values(),
+        threads=HEADER_READERS,
+        ahead=4 * HEADER_READERS,
+    )
+    arrays = progress(arrays, total=len(paths), desc=f"{split} headers", unit="file")
+    videos = dict(zip(paths, arrays, strict=True))
     durations = _read_durations(Path(data_root) / f"{split}_duration.pkl")
     for video, array in videos.items():
         if durations.get(video, array.length) != array.length:

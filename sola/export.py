@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sola.checkpoint import (
     CheckpointError,
@@ -28,12 +29,26 @@ from sola.dataset import (
     open_split,
     read_features,
 )
-from sola.encode import encode_video
+from sola.encode import batches_of_videos, encode_batches
 from sola.model import SoLaModule, load_module
-from sola.runtime import SolaError, progress, resolve_device
+from sola.pipeline import in_background
+from sola.runtime import (
+    SolaError,
+    from_all_ranks,
+    from_first_rank,
+    is_first_rank,
+    join_ranks,
+    progress,
+    rank,
+    rank_count,
+    resolve_device,
+)
 
 MANIFEST = "manifest.json"
 MANIFEST_SECONDS = 10.0  # a killed run repeats at most so much work
+BATCHES_PER_ROUND = 64  # of each rank, before the first one hears of them
+WRITERS = 4
+WRITES_AHEAD = 16
 IDENTITY = ("sha256", "dilations", "data_root")  # what features must share to lie side by side
 UNTOUCHED = "none: epoch 0, features untouched"
 
@@ -49,13 +64,15 @@ class Encoder:
     settings: str  # YAML of the training, as far as known
     module: SoLaModule | None
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """float32 [T, C] -> float32 [T, C]."""
-        return features if self.module is None else encode_video(self.module, features)
+    def encode(self, batches: list[list[ArrayFile]]) -> Iterator[list[np.ndarray]]:
+        """Features of batches of videos, float32 [T, C] each."""
+        if self.module is None:
+            return ([read_features(video) for video in batch] for batch in batches)
+        return encode_batches(self.module, batches)
 
 
-def open_encoder(config: Config, load_model: str) -> Encoder:
-    """The module that --load_model names, on the configured device.
+def open_encoder(config: Config, load_model: str, device: torch.device) -> Encoder:
+    """The module that --load_model names, on a device.
 
     Raises CheckpointError when it is not there or of another width than in_feature_dim.
     """
@@ -76,8 +93,18 @@ def open_encoder(config: Config, load_model: str) -> Encoder:
         sha256=file_sha256(path),
         dilations=list(trained_with.dilations),
         settings=trained_with.to_yaml(),
-        module=module.to(resolve_device(config.device)),
+        module=module.to(device),
     )
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to encode."""
+
+    split: str
+    name: str
+    file: ArrayFile
+    is_complete: bool  # an earlier run has written its features
 
 
 class Manifest:
@@ -124,17 +151,18 @@ class Manifest:
         except (DataError, OSError):
             return False
 
-    def add(self, split: str, video: str, length: int) -> None:
+    def add(self, video: Video) -> None:
         """List a video as complete; on disk within MANIFEST_SECONDS."""
-        self.content["features"][split][video] = length
+        self.content["features"][video.split][video.name] = video.file.length
         if time.monotonic() - self.saved_at > MANIFEST_SECONDS:
             self.save()
             self.saved_at = time.monotonic()
 
     def save(self, *, finished: bool = False) -> None:
-        """Write the manifest to disk."""
+        """Write the manifest to disk, if this is the first rank."""
         self.content["finished"] = finished
-        write_atomically(self.path, json.dumps(self.content, indent=1).encode())
+        if is_first_rank():
+            write_atomically(self.path, json.dumps(self.content, indent=1).encode())
 
 
 def _read_manifest(path: Path) -> dict:
@@ -152,43 +180,80 @@ def export_features(config: Config, load_model: str, *, overwrite: bool = False)
     """Write the features of both splits as <feature_save_path>/<name>/<split>/<video>.npy.
 
     load_model: see find_checkpoint. float32 [T, C] each, T as in the input. Videos that the
-    manifest lists as complete are left as they are unless `overwrite`. Returns the folder.
+    manifest lists as complete are left as they are unless `overwrite`. Under torchrun the ranks
+    share the videos, and the first alone keeps the manifest. Returns the folder.
     """
-    encoder = open_encoder(config, load_model)
-    splits = [open_split(config.data_root, split, config.in_feature_dim) for split in SPLITS]
+    device = resolve_device(config.device)
+    join_ranks(device)
+    encoder = open_encoder(config, load_model, device)
     folder = Path(config.feature_save_path) / encoder.name
-    if folder.resolve() == Path(config.data_root).resolve():
-        raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
-    for place in (folder, *(folder / split for split in SPLITS)):
-        clear_temporary(place)
-    manifest = Manifest(folder, encoder, config.data_root, overwrite)
-    pending = [
-        (split.name, video, array)
-        for split in splits
-        for video, array in split.videos.items()
-        if not manifest.holds(split.name, video, array)
-    ]
-    total = sum(len(split.videos) for split in splits)
-    print(f"{len(pending)} of {total} videos to encode with {encoder.source}", flush=True)
+    manifest, batches = from_first_rank(lambda: open_export(config, folder, encoder, overwrite))
+    pending = [video for batch in batches for video in batch if not video.is_complete]
     started = time.perf_counter()
     finished = False
     try:
-        for split, video, encoded in _encoded(encoder, pending):
-            write_npy(folder / split / f"{video}.npy", encoded)
-            manifest.add(split, video, len(encoded))
+        with progress(total=len(pending), desc="features", unit="video") as bar:
+            for first in range(0, len(batches), BATCHES_PER_ROUND * rank_count()):
+                of_round = batches[first : first + BATCHES_PER_ROUND * rank_count()]
+                written = []
+                for video in write_features(folder, encoder, of_round[rank() :: rank_count()]):
+                    manifest.add(video)
+                    written.append(video)
+                    bar.update()
+                for video in from_all_ranks(written):
+                    manifest.add(video)
+                bar.update(sum(map(len, of_round)) - len(written))
         finished = True
     finally:
         manifest.save(finished=finished)
-    snippets = sum(array.length for _, _, array in pending)
+    total = sum(len(videos) for videos in manifest.content["features"].values())
+    snippets = sum(video.file.length for video in pending)
     seconds = time.perf_counter() - started
     print(f"{folder}: {total} videos complete, {snippets} snippets encoded in {seconds:.1f} s")
     return folder
 
 
-def _encoded(
-    encoder: Encoder, pending: list[tuple[str, str, ArrayFile]]
-) -> Iterator[tuple[str, str, np.ndarray]]:
-    for split, video, array in progress(pending, desc="features", unit="video"):
-        encoded = encoder(read_features(array))
-        check_finite(encoded, f"{array.path}: the module's output")
-        yield split, video, encoded
+def open_export(
+    config: Config, folder: Path, encoder: Encoder, overwrite: bool
+) -> tuple[Manifest, list[list[Video]]]:
+    """Make the output folder ready; its manifest, and the batches that are not complete."""
+    splits = [open_split(config.data_root, split, config.in_feature_dim) for split in SPLITS]
+    if folder.resolve() == Path(config.data_root).resolve():
+        raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
+    for place in (folder, *(folder / split for split in SPLITS)):
+        clear_temporary(place)
+    manifest = Manifest(folder, encoder, config.data_root, overwrite)
+    videos = [
+        Video(split.name, name, file, manifest.holds(split.name, name, file))
+        for split in splits
+        for name, file in split.videos.items()
+    ]
+    # a batch is the same whatever is complete, so that a killed run ends as an uninterrupted one
+    batches = [
+        [videos[number] for number in numbers]
+        for numbers in batches_of_videos([video.file.length for video in videos])
+    ]
+    pending = sum(not video.is_complete for video in videos)
+    print(f"{pending} of {len(videos)} videos to encode with {encoder.source}", flush=True)
+    return manifest, [batch for batch in batches if not all(v.is_complete for v in batch)]
+
+
+def write_features(folder: Path, encoder: Encoder, batches: list[list[Video]]) -> Iterator[Video]:
+    """Encode batches and write those of their videos that are not complete; these, once written."""
+
+    def write(job: tuple[Video, np.ndarray]) -> Video:
+        video, features = job
+        check_finite(features, f"{video.file.path}: the module's output")
+        write_npy(folder / video.split / f"{video.name}.npy", features)
+        return video
+
+    encoded = zip(
+        batches, encoder.encode([[video.file for video in b] for b in batches]), strict=True
+    )
+    jobs = (
+        (video, features)
+        for batch, of_batch in encoded
+        for video, features in zip(batch, of_batch, strict=True)
+        if not video.is_complete
+    )
+    return in_background(write, jobs, threads=WRITERS, ahead=WRITES_AHEAD)

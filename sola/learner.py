@@ -22,7 +22,7 @@ class Learner:
     parallel: nn.Module  # the model, spread over the ranks when there are several
     optimiser: torch.optim.Optimizer
     target: Tensor  # [L, L]
-    times: list[int]  # [R]
+    times: tuple[int, ...]  # [R]
 
 
 def make_learner(config: Config, device: torch.device) -> Learner:

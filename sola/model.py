@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ class SoLaModule(nn.Module):
 
         def conv(in_dim: int, layer: int) -> nn.Conv1d:
             kernel, dilation = kernel_sizes[layer], dilations[layer]
-            padding = dilation * (kernel // 2)
-            return nn.Conv1d(in_dim, hidden_dim, kernel, dilation=dilation, padding=padding)
+            conv = nn.Conv1d(in_dim, hidden_dim, kernel, dilation=dilation)
+            # each tap's matrix in one piece of memory, so that none is copied to be multiplied with
+            conv.weight.data = _taps_first(conv.weight.data).contiguous().permute(2, 1, 0)
+            return conv
 
         self.alpha = nn.Parameter(torch.zeros(1))
         self.conv_network = nn.Sequential(
@@ -51,42 +54,46 @@ class SoLaModule(nn.Module):
         x: Tensor,
         positions: Sequence[int] | None = None,
         times: Sequence[int] | None = None,
+        outside: Sequence[int] = (),
     ) -> Tensor:
         """Refine x, at every position or at some.
 
         x: [B, T, C]. positions: L times in 0..T-1, in any order. Returns [B, T, C], or with
         positions [B, L, C], equal to self(x)[:, positions] but computed there only.
         times: what times the rows of x are, in any order, when x holds only those within reach of
-        the positions (see input_times); any other time then counts as outside the video.
+        the positions (see input_times); any other time then lies outside the video. outside: times
+        that lie outside a video though x has rows for them, of zeros, as between two videos.
         Raises IndexError for a position that x does not hold.
 
         Memory is best laid out time-major, x = y.transpose(0, 1) with y [T, B, C] contiguous: a tap
         of a convolution is then a run of rows, and a matrix product without any copy.
         """
-        times = range(x.shape[1]) if times is None else times
+        times = tuple(range(x.shape[1]) if times is None else times)
         # they may come as a tensor
-        positions = list(times) if positions is None else [int(time) for time in positions]
+        positions = times if positions is None else tuple(int(time) for time in positions)
         inside = set(times)
         if not inside.issuperset(positions):
             raise IndexError(f"positions outside the {x.shape[1]} snippets given: {positions}")
+        inside.difference_update(outside)
         first, _, second, _, last = self.conv_network
-        hidden_times = [time for time in self._hidden_times(positions) if time in inside]
+        hidden_times = _hidden_times(second, positions)
         rows = x.transpose(0, 1)  # [T, B, C]
         hidden = _conv_at(first, rows, times, hidden_times).relu()  # [len(hidden_times), B, H]
+        is_inside = [time in inside for time in hidden_times]
+        if not all(is_inside):  # outside, the second convolution sees zeros
+            hidden = hidden * hidden.new_tensor(is_inside)[:, None, None]
         hidden = _conv_at(second, hidden, hidden_times, positions).relu()  # [L, B, H]
         update = F.linear(hidden, last.weight[:, :, 0], last.bias)  # [L, B, C]
         refined = torch.addcmul(_rows_at(rows, times, positions), self.alpha.tanh(), update)
         return refined.transpose(0, 1)
 
-    def input_times(self, positions: Sequence[int]) -> list[int]:
+    def input_times(self, positions: Sequence[int]) -> tuple[int, ...]:
         """Times that outputs at some positions depend on, also outside the video.
 
         Ordered as the first convolution likes its rows best.
         """
-        return _input_times(self.conv_network[0], self._hidden_times(positions))
-
-    def _hidden_times(self, positions: Sequence[int]) -> list[int]:
-        return sorted(_input_times(self.conv_network[2], positions))
+        first, _, second, _, _ = self.conv_network
+        return _input_times(_taps(first), _hidden_times(second, tuple(positions)))
 
     @property
     def reach(self) -> int:
@@ -94,54 +101,71 @@ class SoLaModule(nn.Module):
         return max(self.input_times([0]))
 
 
-def _taps(conv: nn.Conv1d) -> list[int]:
+def _taps(conv: nn.Conv1d) -> tuple[int, ...]:
     kernel, dilation = conv.kernel_size[0], conv.dilation[0]
-    return [(tap - kernel // 2) * dilation for tap in range(kernel)]
+    return tuple((tap - kernel // 2) * dilation for tap in range(kernel))
 
 
-def _input_times(conv: nn.Conv1d, times: Sequence[int]) -> list[int]:
+def _taps_first(weight: Tensor) -> Tensor:
+    return weight.permute(2, 1, 0)  # [C_out, C_in, k] -> [k, C_in, C_out]
+
+
+def _hidden_times(second: nn.Conv1d, positions: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(_input_times(_taps(second), positions)))
+
+
+@lru_cache(maxsize=64)  # a training step asks the same every time
+def _input_times(taps: tuple[int, ...], times: tuple[int, ...]) -> tuple[int, ...]:
     """What outputs at some times depend on, so ordered that each tap of them is a run.
 
     For evenly spaced times those of one phase lie together: for 4, 6, 8 and taps -1, 0, 1 the order
     is 4, 6, 8, 3, 5, 7, 9.
     """
     spacing = min((b - a for a, b in itertools.pairwise(sorted(set(times)))), default=1)
-    needed = {time + tap for time in times for tap in _taps(conv)}
-    return sorted(needed, key=lambda time: (time % spacing, time))
+    needed = {time + tap for time in times for tap in taps}
+    return tuple(sorted(needed, key=lambda time: (time % spacing, time)))
 
 
-def _conv_at(conv: nn.Conv1d, rows: Tensor, times: Sequence[int], wanted: Sequence[int]) -> Tensor:
+def _conv_at(
+    conv: nn.Conv1d, rows: Tensor, times: tuple[int, ...], wanted: tuple[int, ...]
+) -> Tensor:
     """The convolution's outputs at the wanted times, one matrix product a tap.
 
     rows: [R, B, C_in] at these times; any other time lies outside the video and counts as zero.
     Returns [len(wanted), B, C_out].
     """
-    needed = _input_times(conv, wanted)
+    needed = _input_times(_taps(conv), wanted)
     rows = _rows_at(rows, times, needed)
     output = conv.bias  # [C_out]
-    for weight, tap in zip(conv.weight.permute(2, 1, 0).contiguous(), _taps(conv), strict=True):
-        seen = _rows_at(rows, needed, [time + tap for time in wanted])  # [len(wanted), B, C_in]
+    for weight, tap in zip(_taps_first(conv.weight), _taps(conv), strict=True):
+        seen = _rows_at(rows, needed, tuple(time + tap for time in wanted))
         output = torch.addmm(output, seen.flatten(0, 1), weight)
     return output.unflatten(0, (len(wanted), rows.shape[1]))
 
 
-def _rows_at(rows: Tensor, times: Sequence[int], wanted: Sequence[int]) -> Tensor:
-    """Rows [R, ...] at the wanted times; zeros where there is none.
+def _rows_at(rows: Tensor, times: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
+    """Rows [R, B, C] at the wanted times; zeros where there is none.
 
     A view where the wanted rows lie next to one another, else a copy.
     """
-    row_of = {time: row for row, time in enumerate(times)}
-    found = np.array([row_of.get(time, -1) for time in wanted], dtype=np.int64)
+    found = _find(times, wanted)
     inside = np.flatnonzero(found >= 0)
     if len(inside):
-        first, last = inside[0], inside[-1] + 1
-        run = np.arange(found[first], found[first] + last - first)
-        if np.array_equal(found[first:last], run):
-            rows = rows[run[0] : run[-1] + 1]
-            outside = (first, len(found) - last)
-            return F.pad(rows, (0, 0, 0, 0, *outside)) if any(outside) else rows
-    padded = F.pad(rows, (0, 0, 0, 0, 0, 1))  # row -1: the zeros
-    return padded.index_select(0, torch.from_numpy(found % len(padded)).to(rows.device))
+        first, end = inside[0], inside[-1] + 1
+        start = found[first]
+        if np.array_equal(found[first:end], np.arange(start, start + end - first)):
+            rows = rows[start : start + end - first]
+            before, after = int(first), int(len(found) - end)
+            return F.pad(rows, (0, 0, 0, 0, before, after)) if before or after else rows
+    rows = F.pad(rows, (0, 0, 0, 0, 0, 1))  # row -1: the zeros
+    return rows.index_select(0, torch.from_numpy(found % len(rows)).to(rows.device))
+
+
+@lru_cache(maxsize=64)
+def _find(times: tuple[int, ...], wanted: tuple[int, ...]) -> np.ndarray:
+    """Where each wanted time is among the times, -1 where it is not."""
+    row_of = {time: row for row, time in enumerate(times)}
+    return np.array([row_of.get(time, -1) for time in wanted], dtype=np.int64)
 
 
 class SimilarityMatching(nn.Module):
@@ -187,9 +211,10 @@ class SimilarityMatching(nn.Module):
         return predicted_tsm(z.transpose(0, 1), prediction.float().transpose(0, 1))
 
     @property
-    def input_times(self) -> list[int]:
+    def input_times(self) -> tuple[int, ...]:
         """Times of a window that the gathered positions can see."""
-        return [time for time in self.module.input_times(self.positions) if time in self.window]
+        times = self.module.input_times(self.positions)
+        return tuple(time for time in times if time in self.window)
 
 
 def _mlp(sizes: Sequence[int]) -> nn.Sequential:

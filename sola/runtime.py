@@ -177,6 +177,17 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
     return result[0]
 
 
+def from_all_ranks(items: list[Any]) -> list[Any]:
+    """Every rank's items, on all of them."""
+    import torch
+
+    if rank_count() == 1:
+        return items
+    parts = [None] * rank_count()
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of every rank's values."""
     import torch

@@ -83,7 +83,7 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
             append_record(config.metrics_file, record)
             print(describe(record, config), flush=True)
             if is_saving(config, epoch):
-                weights = {name: value.cpu() for name, value in module.state_dict().items()}
+                weights = {n: w.cpu().contiguous() for n, w in module.state_dict().items()}
                 save(config.model_file(epoch), weights)
                 save_run_state(config, epoch, learner, data)
                 evaluate(config, epoch, module, data)

@@ -6,15 +6,15 @@ a window that the model can see, time-major in memory (see SoLaModule.forward).
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sola.dataset import ArrayFile, DataError, read_features
+from sola.pipeline import in_background
 from sola.runtime import SolaError, free_memory, progress, random_generator, rank, rank_count
 
 PREFETCHED_BATCHES = 2
@@ -72,41 +72,42 @@ class FileWindows:
             torch.empty(size, pin_memory=device.type == "cuda")
             for _ in range(PREFETCHED_BATCHES + 1)
         ]
+        self.copied: list[torch.cuda.Event | None] = [None] * len(self.buffers)
 
     def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
         """Batches of windows, float32 [B, R, C]; each is valid until the next is asked for."""
-        copied = [None] * len(self.buffers)  # when each buffer's copy to a GPU was done
-        buffer_numbers = itertools.cycle(range(len(self.buffers)))
-        with ThreadPoolExecutor(self.num_workers) as pool:
-            pending: deque[tuple[int, Tensor, list[Future]]] = deque()
+        shares = [
+            (batch, share)
+            for batch, (first, last) in enumerate(parts)
+            for share in range(first, last, WINDOWS_PER_READ)
+        ]
+        ahead = PREFETCHED_BATCHES * max(len(range(*part, WINDOWS_PER_READ)) for part in parts)
+        read = partial(self._read, windows, parts)
+        reads = in_background(read, shares, threads=self.num_workers, ahead=ahead)
+        for batch, part in enumerate(parts):
+            for _ in range(*part, WINDOWS_PER_READ):
+                next(reads)
+            rows = self._buffer(batch, part)
+            if self.device.type == "cuda":
+                rows = rows.to(self.device, non_blocking=True)
+                copied = self.copied[batch % len(self.buffers)] = torch.cuda.Event()
+                copied.record()
+            yield rows.transpose(0, 1)
 
-            def next_batch() -> Tensor:
-                number, batch, reads = pending.popleft()
-                for read in reads:
-                    read.result()
-                if self.device.type == "cuda":
-                    batch = batch.to(self.device, non_blocking=True)
-                    copied[number] = torch.cuda.Event()
-                    copied[number].record()
-                return batch.transpose(0, 1)
+    def _buffer(self, batch: int, part: Part) -> Tensor:
+        """The memory of a batch, [R, B, C]."""
+        shape = len(self.times), part[1] - part[0], self.videos[0].shape[1]
+        return self.buffers[batch % len(self.buffers)][: math.prod(shape)].view(shape)
 
-            for number, (first, last) in zip(buffer_numbers, parts, strict=False):
-                if copied[number]:
-                    copied[number].synchronize()
-                shape = (len(self.times), last - first, self.videos[0].shape[1])
-                batch = self.buffers[number][: math.prod(shape)].view(shape)
-                shares = range(first, last, WINDOWS_PER_READ)
-                reads = [pool.submit(self._read, batch, windows, first, share) for share in shares]
-                pending.append((number, batch, reads))
-                if len(pending) > PREFETCHED_BATCHES:
-                    yield next_batch()
-            while pending:
-                yield next_batch()
-
-    def _read(self, batch: Tensor, windows: Windows, first: int, share: int) -> None:
-        """Read one reader's share of a batch, which starts at window `first`."""
-        rows = batch.numpy()  # [R, B, C]
-        for window in range(share, min(share + WINDOWS_PER_READ, first + rows.shape[1])):
+    def _read(self, windows: Windows, parts: Sequence[Part], share: tuple[int, int]) -> None:
+        """Read one reader's share of a batch: (number of the batch, first window)."""
+        batch, begin = share
+        first, last = parts[batch]
+        copied = self.copied[batch % len(self.buffers)]
+        if copied:  # the buffer's last content is still on its way to the GPU
+            copied.synchronize()
+        rows = self._buffer(batch, parts[batch]).numpy()  # [R, B, C]
+        for window in range(begin, min(begin + WINDOWS_PER_READ, last)):
             video, start = self.videos[windows[0][window]], windows[1][window]
             rows[self.row_of_time, window - first] = read_features(video, start + self.times)
 
@@ -127,12 +128,14 @@ class HeldWindows:
         self.first_rows = np.cumsum([0, *(video.length for video in videos)])
         shape = int(self.first_rows[-1]), videos[0].shape[1]
         self.snippets = torch.empty(shape, dtype=dtype, device=device)  # all T of all videos, C
-        with ThreadPoolExecutor(max(1, num_workers)) as pool:
-            loads = pool.map(self._load, videos, itertools.pairwise(self.first_rows))
-            for _ in progress(loads, total=len(videos), desc="training features", unit="file"):
-                pass
+        jobs = zip(videos, itertools.pairwise(self.first_rows), strict=True)
+        threads = max(1, num_workers)
+        loads = in_background(self._load, jobs, threads=threads, ahead=2 * threads)
+        for _ in progress(loads, total=len(videos), desc="training features", unit="file"):
+            pass
 
-    def _load(self, video: ArrayFile, rows: Part) -> None:
+    def _load(self, job: tuple[ArrayFile, Part]) -> None:
+        video, rows = job
         features = torch.from_numpy(read_features(video))
         if not features.to(self.snippets.dtype).isfinite().all():
             raise DataError(f"{video.path}: holds values beyond the range of {self.snippets.dtype}")

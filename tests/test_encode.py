@@ -1,11 +1,12 @@
 """Whole videos and single snippets through the module."""
 
 import numpy as np
+import pytest
 import torch
 from conftest import FEATURE_DIM
 
 from sola.dataset import open_split, read_features
-from sola.encode import encode_snippets, encode_video
+from sola.encode import batches_of_videos, encode_batches, encode_snippets, encode_video
 from sola.model import SoLaModule
 
 
@@ -24,6 +25,30 @@ def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch):
     encoded = encode_snippets(module, videos, positions)
     assert encoded.dtype == np.float32
     np.testing.assert_allclose(encoded, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel_sizes", [(5, 1), (5, 3), (1, 1)])
+def test_videos_in_batches_do_not_see_one_another(workplace, monkeypatch, kernel_sizes):
+    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 70)
+    torch.manual_seed(0)
+    module = SoLaModule(FEATURE_DIM, 8, kernel_sizes, (2, 1))
+    torch.nn.init.constant_(module.alpha, 0.5)
+    videos = list(open_split("HACS_DATA", "validation", FEATURE_DIM).videos.values())
+    videos += list(open_split("HACS_DATA", "training", FEATURE_DIM).videos.values())
+    batches = [videos[b.start : b.stop] for b in batches_of_videos([v.length for v in videos])]
+    assert [video for batch in batches for video in batch] == videos
+    assert len(batches) > 5  # buffers are used again
+    assert max(map(len, batches)) > 3
+    encoded = [y for batch in encode_batches(module, batches) for y in batch]
+    for video, y in zip(videos, encoded, strict=True):
+        assert y.flags.c_contiguous
+        np.testing.assert_allclose(y, encode_video(module, read_features(video)), atol=1e-5)
+
+
+def test_batches_of_videos_hold_so_many_rows(monkeypatch):
+    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 10)
+    batches = batches_of_videos([4, 6, 1, 30, 10, 2, 2])
+    assert batches == [range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7)]
 
 
 def test_encoding_keeps_shape_and_leaves_no_graph():

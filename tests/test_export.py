@@ -1,6 +1,7 @@
 """Features on disk: complete or not there, and never of two checkpoints."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -207,11 +208,40 @@ def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(workplace, train
     assert sum(len(videos) for videos in manifest["features"].values()) == 4
     assert not manifest["finished"]
     (folder / "training" / ".t9.npy.tmp").write_bytes(b"half")
+    listed = [folder / split / f"{v}.npy" for split, vs in manifest["features"].items() for v in vs]
     before = files_of(folder)
     export_features(trained, "2")
-    assert all(files_of(folder)[path] == before[path] for path in before)
+    assert all(files_of(folder)[path] == before[path] for path in listed)
     assert len(files_of(folder)) == 21
     assert not list(folder.glob("*/.*"))
+
+
+def test_an_interrupted_dump_ends_as_an_uninterrupted_one(trained, monkeypatch):
+    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 100)
+    folder = export_features(trained, "2")
+    whole = {path: path.read_bytes() for path in files_of(folder)}
+    shutil.rmtree(folder)
+    dump_dies_at(monkeypatch, 9, trained)
+    export_features(trained, "2")
+    assert {path: path.read_bytes() for path in files_of(folder)} == whole
+
+
+def test_ranks_share_the_batches_and_leave_none_out(trained, monkeypatch):
+    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 100)
+    monkeypatch.setattr(export, "BATCHES_PER_ROUND", 1)
+    folder = export_features(trained, "2")
+    whole = {path: path.read_bytes() for path in files_of(folder)}
+    shutil.rmtree(folder)
+    written = []
+    monkeypatch.setattr(export, "rank_count", lambda: 2)
+    monkeypatch.setattr(export, "from_all_ranks", lambda videos: written.append(videos) or videos)
+    for number in (1, 0):
+        monkeypatch.setattr(export, "rank", lambda number=number: number)
+        export_features(trained, "2", overwrite=True)
+    assert len(written) > 4
+    names = sorted((video.split, video.name) for videos in written for video in videos)
+    assert names == sorted((path.parent.name, path.stem) for path in whole)
+    assert {path: path.read_bytes() for path in files_of(folder)} == whole
 
 
 def test_an_interrupted_overwrite_goes_on_with_what_it_had_not_reached(

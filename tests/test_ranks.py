@@ -1,6 +1,7 @@
 """Several processes under torchrun: the same run as one process, and no hang when one dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from conftest import REPOSITORY, replace, without_seconds
 
 from sola import runtime
+from sola.export import export_features
 from sola.metrics import read_records
 from sola.training import train
 
@@ -45,6 +47,19 @@ def test_ranks_train_as_one_process_does(workplace, config, count, storage):
                 assert 0.5 < other[key] / value < 2
             else:
                 assert other[key] == pytest.approx(value, abs=1e-5)
+
+
+def test_ranks_write_the_features_that_one_process_writes(workplace, config):
+    train(replace(config, epoch=2))
+    folder = export_features(config, "last")
+    alone = {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))}
+    shutil.rmtree(folder)
+    command = ["process_feature.py", "--yaml_path=tiny.yaml", "--load_model=last"]
+    process = torchrun(2, *command, cwd=workplace)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert output.count("21 videos complete") == 1
+    assert {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))} == alone
 
 
 def test_a_rank_that_dies_ends_the_run(workplace, config):

@@ -58,13 +58,15 @@ def test_another_run_is_not_continued(workplace, config):
         {"learning_rate": 0.5},
         {"seed": 3},
         {"batch_size": 4},
+        {"precision": "bf16"},
         {"epoch": 3},
         {"saving_epoch": 1},
         {"label_base": "other"},
     ):
         with pytest.raises(CheckpointError, match=next(iter(changes))):
             train(replace(config, **changes))
-    train(replace(config, num_workers=1, visualizing_step=3, eval_lr=0.5, epoch=5))
+    changes = {"num_workers": 1, "storage": "files", "visualizing_step": 3, "eval_lr": 0.5}
+    train(replace(config, **changes, epoch=5))
     generator = np.random.default_rng(0)
     np.save(workplace / "HACS_DATA/training/new.npy", generator.random((40, FEATURE_DIM)))
     np.save(workplace / "evaluation/training_label/new.npy", np.zeros(40))

@@ -12,7 +12,7 @@ LEVELS = [
     {"model"},
     {"dataset", "tsm", "checkpoint"},
     {"config", "metrics"},
-    {"runtime"},
+    {"runtime", "pipeline"},
 ]
 
 

@@ -66,10 +66,12 @@ def test_records_are_means_over_the_windows(config, monkeypatch):
     assert losses[0][0]["windows"] == 11
 
 
-def test_same_seed_same_weights_whatever_the_workers(config):
+def test_same_seed_same_weights_whatever_the_workers_and_the_storage(config):
     first = weights_after(config)
     records = without_seconds(config)
     assert same(first, weights_after(replace(config, num_workers=0), restart=True))
+    for storage in ("files", "device"):
+        assert same(first, weights_after(replace(config, storage=storage), restart=True))
     assert without_seconds(config) == records
     assert not same(first, weights_after(replace(config, seed=1), restart=True))
 
@@ -148,6 +150,18 @@ def test_update_ratio_is_relative(config):
     seen = windows[:, trainee.times]
     assert update_ratio(trainee, seen) == pytest.approx(expected.item(), rel=1e-5)
     assert update_ratio(trainee, 0 * seen) < float("inf")
+
+
+def test_bf16_follows_fp32(config):
+    curves = {}
+    for precision in ("fp32", "tf32", "bf16"):
+        run = replace(config, exp_name=precision, precision=precision, epoch=30, saving_epoch=30)
+        records = train(run)
+        curves[precision] = [r["loss"] for r in records if r["record"] == "epoch"]
+        assert {w.dtype for w in load_weights(run.model_file(30)).values()} == {torch.float32}
+    assert curves["tf32"] == curves["fp32"]  # on a CPU
+    assert 0 < np.abs(np.subtract(curves["bf16"], curves["fp32"])).max() < 5e-3
+    assert curves["fp32"][0] - curves["fp32"][-1] > 0.1
 
 
 def test_the_probe_cannot_fail_after_the_run_has_begun(workplace, config):
