@@ -37,7 +37,7 @@ class SoLaModule(nn.Module):
             kernel, dilation = kernel_sizes[layer], dilations[layer]
             conv = nn.Conv1d(in_dim, hidden_dim, kernel, dilation=dilation)
             # each tap's matrix in one piece of memory, so that none is copied to be multiplied with
-            conv.weight.data = _taps_first(conv.weight.data).contiguous().permute(2, 1, 0)
+            conv.weight.data = _taps_first(conv.weight.data).contiguous().permute(1, 2, 0)
             return conv
 
         self.alpha = nn.Parameter(torch.zeros(1))
@@ -83,7 +83,7 @@ class SoLaModule(nn.Module):
         if not all(is_inside):  # outside, the second convolution sees zeros
             hidden = hidden * hidden.new_tensor(is_inside)[:, None, None]
         hidden = _conv_at(second, hidden, hidden_times, positions).relu()  # [L, B, H]
-        update = F.linear(hidden, last.weight[:, :, 0], last.bias)  # [L, B, C]
+        update = linear(hidden, last.weight[:, :, 0], last.bias)  # [L, B, C]
         refined = torch.addcmul(_rows_at(rows, times, positions), self.alpha.tanh(), update)
         return refined.transpose(0, 1)
 
@@ -107,7 +107,7 @@ def _taps(conv: nn.Conv1d) -> tuple[int, ...]:
 
 
 def _taps_first(weight: Tensor) -> Tensor:
-    return weight.permute(2, 1, 0)  # [C_out, C_in, k] -> [k, C_in, C_out]
+    return weight.permute(2, 0, 1)  # [C_out, C_in, k] -> [k, C_out, C_in]
 
 
 def _hidden_times(second: nn.Conv1d, positions: tuple[int, ...]) -> tuple[int, ...]:
@@ -136,11 +136,34 @@ def _conv_at(
     """
     needed = _input_times(_taps(conv), wanted)
     rows = _rows_at(rows, times, needed)
-    output = conv.bias  # [C_out]
+    output = None
     for weight, tap in zip(_taps_first(conv.weight), _taps(conv), strict=True):
         seen = _rows_at(rows, needed, tuple(time + tap for time in wanted))
-        output = torch.addmm(output, seen.flatten(0, 1), weight)
-    return output.unflatten(0, (len(wanted), rows.shape[1]))
+        if output is None:
+            output = linear(seen, weight, conv.bias)
+        else:
+            output += linear(seen, weight)
+    return output
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear: x [..., C_in], weight [C_out, C_in], bias [C_out] -> [..., C_out].
+
+    On a CPU as a convolution of kernel size 1, for which PyTorch calls oneDNN. That uses AVX-512
+    wherever there is, MKL's matrix product on Intel's processors only: half the speed on others.
+    """
+    if x.device.type != "cpu" or not x.numel():
+        return F.linear(x, weight, bias)
+    rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, C_in, 1, M], channels last
+    output = F.conv2d(rows, weight[:, :, None, None], bias)
+    return output.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+
+
+class Linear(nn.Linear):
+    """nn.Linear by way of `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
 
 
 def _rows_at(rows: Tensor, times: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
@@ -205,10 +228,10 @@ class SimilarityMatching(nn.Module):
         times: what times of the window the rows are, when only some are given (see SoLaModule).
         """
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.uses_bf16):
-            gathered = self.module(windows, self.positions, times).transpose(0, 1)  # [L, B, C]
+            gathered = self.module(windows, self.positions, times).contiguous()  # [B, L, C]
             z = F.normalize(self.projector(gathered).float(), dim=-1)
             prediction = self.predictor(z)
-        return predicted_tsm(z.transpose(0, 1), prediction.float().transpose(0, 1))
+        return predicted_tsm(z, prediction.float())
 
     @property
     def input_times(self) -> tuple[int, ...]:
@@ -221,7 +244,7 @@ def _mlp(sizes: Sequence[int]) -> nn.Sequential:
     """Linear layers of these sizes with ReLU between them; the identity for a single size."""
     layers: list[nn.Module] = []
     for in_dim, out_dim in itertools.pairwise(sizes):
-        layers += [nn.Linear(in_dim, out_dim), nn.ReLU()]
+        layers += [Linear(in_dim, out_dim), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

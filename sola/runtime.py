@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-# Fresh memory in huge pages: a training step on a CPU spends a fifth of its time on page faults
-# otherwise. PyTorch reads this when it first allocates.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 
 class SolaError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, what to do."""

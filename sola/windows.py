@@ -113,33 +113,13 @@ class FileWindows:
 
 
 class HeldWindows:
-    """Windows gathered from all snippets of all videos, which the device holds in its memory."""
+    """Windows gathered from all snippets of all videos, which a device holds in its memory."""
 
-    def __init__(
-        self,
-        videos: Sequence[ArrayFile],
-        times: Sequence[int],
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-        num_workers: int,
-    ) -> None:
-        self.times = torch.tensor(times, device=device)
-        self.first_rows = np.cumsum([0, *(video.length for video in videos)])
-        shape = int(self.first_rows[-1]), videos[0].shape[1]
-        self.snippets = torch.empty(shape, dtype=dtype, device=device)  # all T of all videos, C
-        jobs = zip(videos, itertools.pairwise(self.first_rows), strict=True)
-        threads = max(1, num_workers)
-        loads = in_background(self._load, jobs, threads=threads, ahead=2 * threads)
-        for _ in progress(loads, total=len(videos), desc="training features", unit="file"):
-            pass
-
-    def _load(self, job: tuple[ArrayFile, Part]) -> None:
-        video, rows = job
-        features = torch.from_numpy(read_features(video))
-        if not features.to(self.snippets.dtype).isfinite().all():
-            raise DataError(f"{video.path}: holds values beyond the range of {self.snippets.dtype}")
-        self.snippets[slice(*rows)] = features
+    def __init__(self, snippets: Tensor, lengths: Sequence[int], times: Sequence[int]) -> None:
+        """snippets: [sum of the lengths, C], video after video, on the device that trains."""
+        self.snippets = snippets
+        self.first_rows = np.cumsum([0, *lengths[:-1]])
+        self.times = torch.tensor(times, device=snippets.device)
 
     def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
         """Batches of windows, float32 [B, R, C]."""
@@ -149,6 +129,31 @@ class HeldWindows:
             rows = self.times[:, None] + first_rows[first:last]  # [R, B]
             batch = self.snippets.index_select(0, rows.flatten()).float()
             yield batch.unflatten(0, rows.shape).transpose(0, 1)
+
+
+def load_snippets(
+    videos: Sequence[ArrayFile], *, dtype: torch.dtype, device: torch.device, num_workers: int
+) -> Tensor:
+    """All snippets of all videos in the memory of a device, [sum of T, C].
+
+    Raises DataError, naming the file, for values that dtype cannot hold.
+    """
+    ends = np.cumsum([0, *(video.length for video in videos)]).tolist()
+    snippets = torch.empty(ends[-1], videos[0].shape[1], dtype=dtype, device=device)
+
+    def load(job: tuple[ArrayFile, Part]) -> None:
+        video, rows = job
+        features = torch.from_numpy(read_features(video)).to(dtype)
+        if not features.isfinite().all():
+            raise DataError(f"{video.path}: holds values beyond the range of {dtype}")
+        snippets[slice(*rows)] = features
+
+    jobs = zip(videos, itertools.pairwise(ends), strict=True)
+    threads = max(1, num_workers)
+    loads = in_background(load, jobs, threads=threads, ahead=2 * threads)
+    for _ in progress(loads, total=len(videos), desc="training features", unit="file"):
+        pass
+    return snippets
 
 
 def open_windows(
@@ -175,5 +180,6 @@ def open_windows(
         raise SolaError(f"storage: device: {place}; use storage: files")
     print(f"storage: {storage} ({place})", flush=True)
     if storage == "device":
-        return HeldWindows(videos, times, dtype=dtype, device=device, num_workers=num_workers)
+        snippets = load_snippets(videos, dtype=dtype, device=device, num_workers=num_workers)
+        return HeldWindows(snippets, [video.length for video in videos], times)
     return FileWindows(videos, times, batch_size=batch_size, num_workers=num_workers, device=device)

@@ -1,0 +1,386 @@
+"""How fast the program is, beside a plain twin of the original and the machine's own limits.
+
+    python benchmarks/speed.py [--folder DIR] [--repeats 7]
+
+Writes synthetic features of canonical size (600 + 120 videos of 2048 channels, 1.5 GB) into a
+temporary folder, then times each stage and its twin (benchmarks/twin.py) in turn, the rate of a
+large matrix product before and after each, and prints one table. About twelve minutes on 2 cores.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import multiprocessing
+import os
+import pickle
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+VIDEOS = {"training": 600, "validation": 120}
+ROUNDS = 4  # windows of each training video in an epoch; HACS has 15 times as many videos
+EVALUATED = {"training": 300, "validation": 60}
+SCORED = {"eval_snippets": 8_333, "eval_snippets_validation": 1_667}
+MODULE_FLOP = 2 * (5 * 2048 * 512 + 512 * 512 + 512 * 2048)  # a snippet
+WINDOW_FLOP = 331e6  # forward and backward, as the gathered positions need it
+
+
+def write_data(folder: Path) -> None:
+    """Non-negative features whose neighbours are alike, and labels, in the HACS layout."""
+    generator = np.random.default_rng(0)
+    scenes = np.repeat(generator.standard_normal((250, 24)), 20, axis=0)  # 24 latents, [5000, 24]
+    is_action = scenes[:, 0] > -0.4
+    pool = scenes @ generator.standard_normal((24, 2048)) + 6 * generator.standard_normal(
+        (5000, 2048)
+    )
+    pool = np.maximum(pool, 0).astype(np.float32)
+    for split, count in VIDEOS.items():
+        features, labels = folder / "data" / split, folder / "labels" / f"{split}_label"
+        features.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for number in range(count):
+            length = int(generator.integers(31, 481))
+            start = int(generator.integers(len(pool) - length))
+            np.save(features / f"{number:04d}.npy", pool[start : start + length])
+            np.save(labels / f"{number:04d}.npy", is_action[start : start + length])
+        subset = [f"{number:04d}" for number in range(EVALUATED[split])]
+        (folder / "data" / f"{split}_subset_list.pkl").write_bytes(pickle.dumps(subset))
+
+
+def paths_of(folder: Path, split: str) -> list[Path]:
+    return sorted((folder / "data" / split).glob("*.npy"))
+
+
+class Ours:
+    """The program's own functions, at the canonical settings."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+
+        from sola.config import Config
+        from sola.learner import make_learner
+        from sola.run_data import open_data
+        from sola.windows import open_windows
+
+        self.folder, self.cpu = folder, torch.device("cpu")
+        self.config = Config(
+            exp_name="speed",
+            data_root=str(folder / "data"),
+            label_base=str(folder / "labels"),
+            visualizing_dir=str(folder / "none"),
+            model_save_path=str(folder / "models"),
+            feature_save_path=str(folder / "dumped"),
+            saving_epoch=1000,
+            epoch=1000,
+            device="cpu",
+            **SCORED,
+        )
+        data = open_data(self.config)
+        self.data = dataclasses.replace(data, videos=data.videos * ROUNDS)
+        self.learner = make_learner(self.config, self.cpu)
+        module = self.learner.model.module
+        torch.nn.init.constant_(module.alpha, 0.1)
+        self.config.run_folder.mkdir(parents=True)
+        torch.save(module.state_dict(), self.config.model_file(1))
+        self.stores = {
+            storage: open_windows(
+                self.data.videos,
+                self.learner.times,
+                storage=storage,
+                storage_dtype="float32",
+                batch_size=self.config.batch_size,
+                num_workers=self.config.num_workers,
+                device=self.cpu,
+            )
+            for storage in ("files", "device")
+        }
+
+    def matrix_rate(self) -> float:
+        """GFLOP/s of a product of two 2048 x 2048 matrices, as measured now."""
+        import torch
+
+        a, b = torch.ones(2, 2048, 2048)
+        out = torch.empty(2048, 2048)
+        started = time.perf_counter()
+        for _ in range(20):
+            torch.mm(a, b, out=out)
+        return 20 * 2 * 2048**3 / (time.perf_counter() - started) / 1e9
+
+    def train_files(self) -> None:
+        self._train("files")
+
+    def train_device(self) -> None:
+        self._train("device")
+
+    def _train(self, storage: str) -> None:
+        from sola.training import train_epoch
+
+        train_epoch(self.config, 1, self.learner, self.stores[storage], self.data)
+
+    def evaluate(self) -> None:
+        self._evaluate(**SCORED)
+
+    def _evaluate(self, **snippets: int) -> None:
+        from sola.probe import probe_logistic_regression
+
+        module = self.learner.model.module
+        probe_logistic_regression(module, *self.data.probe, **snippets, seed=0)
+
+    def evaluate_at_defaults(self) -> float:
+        """MB that an evaluation of 50,000 + 20,000 snippets takes at its peak."""
+        from sola.probe import ProbeVideos
+
+        videos = []
+        for split in VIDEOS:
+            files = [self._open(path) for path in paths_of(self.folder, split)]
+            labels = [np.arange(file.length) % 3 > 0 for file in files]
+            videos.append(ProbeVideos(split, files, labels))
+        self.data = type(self.data)(self.data.training, [], tuple(videos), {}, {})
+        self.evaluate()  # imports
+        before = _resident_mb()
+        self._evaluate(eval_snippets=50_000, eval_snippets_validation=20_000)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before
+
+    @staticmethod
+    def _open(path: Path):
+        from sola.dataset import open_features
+
+        return open_features(path)
+
+    def dump(self) -> None:
+        from sola.export import export_features
+
+        export_features(self.config, "1")
+
+    def clean(self) -> None:
+        shutil.rmtree(self.folder / "dumped", ignore_errors=True)
+
+
+class Twin:
+    """The plain twin, with as many workers as there are cores."""
+
+    def __init__(self, folder: Path) -> None:
+        import twin
+
+        self.folder, self.twin, self.workers = folder, twin.Twin(), os.cpu_count()
+
+    def train_files(self) -> None:
+        self.twin.train_epoch(paths_of(self.folder, "training") * ROUNDS, 256, self.workers)
+
+    train_device = train_files
+
+    def evaluate(self) -> None:
+        splits = [paths_of(self.folder, split)[:count] for split, count in EVALUATED.items()]
+        labels = [
+            {p.name: np.load(self.folder / "labels" / f"{split}_label" / p.name) for p in paths}
+            for split, paths in zip(EVALUATED, splits, strict=True)
+        ]
+        self.twin.evaluate(splits, labels, self.folder / "twin", self.workers)
+
+    def dump(self) -> None:
+        for split in VIDEOS:
+            self.twin.dump(paths_of(self.folder, split), self.folder / "twin" / split, self.workers)
+
+    def clean(self) -> None:
+        shutil.rmtree(self.folder / "twin", ignore_errors=True)
+
+
+def _resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def serve(kind: type, folder: Path, connection) -> None:
+    """In a process of its own: run the named methods, and answer (seconds, result)."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        worker = kind(folder)
+        connection.send((0.0, None))
+        for name in iter(connection.recv, ""):
+            started = time.perf_counter()
+            result = getattr(worker, name)()
+            connection.send((time.perf_counter() - started, result))
+
+
+class Process:
+    """A worker in a process of its own, for its memory and settings not to touch another's."""
+
+    def __init__(self, kind: type, folder: Path, **environment: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        os.environ.update(environment)
+        self.process = context.Process(target=serve, args=(kind, folder, other))
+        self.process.start()
+        for name in environment:
+            del os.environ[name]
+        self.connection.recv()
+
+    def call(self, name: str) -> tuple[float, float | None]:
+        self.connection.send(name)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        self.connection.send("")
+        self.process.join()
+
+
+def compare(ours: Process, twin: Process, name: str, repeats: int, flop: float, prepare: Callable):
+    """Ours and the twin in turn; the row of the table."""
+    seconds, twin_seconds, shares = [], [], []
+    for repeat in range(-1, repeats):  # the first one warms up
+        times = []
+        for worker in (ours, twin):
+            prepare()
+            before = ours.call("matrix_rate")[1]
+            times.append(worker.call(name)[0])
+            after = ours.call("matrix_rate")[1]
+            if worker is ours:
+                share = flop / times[0] / 1e9 / ((before + after) / 2)
+            worker.call("clean")
+            os.sync()
+            time.sleep(0.5)
+        if repeat >= 0:
+            seconds.append(times[0])
+            twin_seconds.append(times[1])
+            shares.append(share)
+    ratios = [b / a for a, b in zip(seconds, twin_seconds, strict=True)]
+    return [seconds, twin_seconds, ratios, shares if flop else []]
+
+
+def spread(values: list[float], digits: int = 2, unit: str = "") -> str:
+    if not values:
+        return "-"
+    ends = f"{min(values):.{digits}f}..{max(values):.{digits}f}"
+    return f"{statistics.median(values):.{digits}f}{unit} ({ends})"
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Let the system forget the features, so that they come from the disk."""
+    os.sync()
+    for split in VIDEOS:
+        for path in paths_of(folder, split):
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def copy_rates(folder: Path) -> tuple[float, float, float]:
+    """GB/s of a copy in memory, of a write to disk with fsync, and of a read of it uncached."""
+    source = np.ones(2**28, np.uint8)
+    target = np.empty_like(source)
+    rates = []
+    for _ in range(3):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        rates.append(len(source) / (time.perf_counter() - started) / 1e9)
+    path = folder / "block"
+    started = time.perf_counter()
+    with open(path, "wb") as file:
+        for _ in range(4):
+            file.write(source.data)
+        os.fsync(file.fileno())
+        write = 4 * len(source) / (time.perf_counter() - started) / 1e9
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    started = time.perf_counter()
+    with open(path, "rb") as file:
+        while file.readinto(target):
+            pass
+    read = 4 * len(source) / (time.perf_counter() - started) / 1e9
+    path.unlink()
+    return statistics.median(rates), write, read
+
+
+def start_up(folder: Path, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of --help, and from the start of the demo to the end of its first epoch."""
+    script, demo = REPOSITORY / "main_simsiam.py", REPOSITORY / "yamls/demo.yaml"
+    helps, first_epochs = [], []
+    for repeat in range(-1, repeats):  # the first makes the data
+        started = time.perf_counter()
+        subprocess.run([sys.executable, script, "--help"], stdout=subprocess.DEVNULL, check=True)
+        helps.append(time.perf_counter() - started)
+        command = [sys.executable, "-u", script, f"--yaml_path={demo}", f"exp_name=demo{repeat}"]
+        started = time.perf_counter()
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                if line.startswith("epoch 1/"):
+                    first_epochs.append(time.perf_counter() - started)
+                    process.kill()
+    return helps[1:], first_epochs[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", help="where to put 5 GB for the time of the run")
+    parser.add_argument("--repeats", type=int, default=7, help="of training; others fewer")
+    parser.add_argument("--only", default="", help="train, evaluate or dump")
+    options = parser.parse_args()
+    few = max(1, options.repeats // 2)
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        folder = Path(temporary)
+        helps, first_epochs = start_up(folder, options.repeats)
+        write_data(folder)
+        memory_copy, disk_write, disk_read = copy_rates(folder)
+        ours, twin = Process(Ours, folder), Process(Twin, folder, THP_MEM_ALLOC_ENABLE="0")
+        snippets = sum(
+            len(np.load(path, mmap_mode="r"))
+            for split in VIDEOS
+            for path in paths_of(folder, split)
+        )
+
+        def warm() -> None:
+            for split in VIDEOS:
+                for path in paths_of(folder, split):
+                    path.read_bytes()
+
+        windows = ROUNDS * VIDEOS["training"]
+        training, dumped = windows * WINDOW_FLOP, snippets * MODULE_FLOP
+        plan = [
+            (
+                f"epoch of {windows:,} windows, storage: files",
+                "train_files",
+                options.repeats,
+                training,
+                warm,
+            ),
+            ("the same, storage: device", "train_device", options.repeats, training, warm),
+            ("evaluation, 300 + 60 videos, 10,000 snippets", "evaluate", few, 0, warm),
+            (f"dump of 720 videos, {snippets:,} snippets", "dump", few, dumped, warm),
+            ("the same, files not in memory", "dump", few, dumped, lambda: drop_from_cache(folder)),
+        ]
+        rates = [ours.call("matrix_rate")[1] for _ in range(7)]
+        print(f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()};", end=" ")
+        print(f"Python {platform.python_version()}; matrix product {spread(rates, 0)} GFLOP/s;")
+        print(
+            f"copy in memory {memory_copy:.1f} GB/s, disk {disk_write:.2f} GB/s written,", end=" "
+        )
+        print(f"{disk_read:.2f} read\n")
+        print("| stage | n | ours, s | twin, s | twin / ours | share of the matrix rate |")
+        print("|---|---|---|---|---|---|")
+        for title, name, repeats, flop, prepare in plan:
+            if options.only not in name:
+                continue
+            seconds, twin_seconds, ratios, shares = compare(
+                ours, twin, name, repeats, flop, prepare
+            )
+            cells = [title, str(repeats), spread(seconds), spread(twin_seconds)]
+            cells += [spread(ratios, 1), spread(shares)]
+            print("| " + " | ".join(cells) + " |", flush=True)
+        ours.close()
+        twin.close()
+        print(f"| `--help` | {options.repeats} | {spread(helps)} | | | |")
+        title = "from start to the end of the demo's first epoch"
+        print(f"| {title} | {options.repeats} | {spread(first_epochs)} | | | |")
+
+
+if __name__ == "__main__":
+    main()
