@@ -93,7 +93,7 @@ class Ours:
         self.learner = make_learner(self.config, self.cpu)
         module = self.learner.model.module
         torch.nn.init.constant_(module.alpha, 0.1)
-        self.config.run_folder.mkdir(parents=True)
+        self.config.run_folder.mkdir(parents=True, exist_ok=True)
         torch.save(module.state_dict(), self.config.model_file(1))
         self.stores = {
             storage: open_windows(
@@ -108,16 +108,21 @@ class Ours:
             for storage in ("files", "device")
         }
 
-    def matrix_rate(self) -> float:
-        """GFLOP/s of a product of two 2048 x 2048 matrices, as measured now."""
+    def matrix_rates(self) -> tuple[float, float]:
+        """GFLOP/s of a product of two 2048 x 2048 matrices: by torch.mm, and by oneDNN."""
         import torch
 
+        from sola.model import linear
+
         a, b = torch.ones(2, 2048, 2048)
-        out = torch.empty(2048, 2048)
-        started = time.perf_counter()
-        for _ in range(20):
-            torch.mm(a, b, out=out)
-        return 20 * 2 * 2048**3 / (time.perf_counter() - started) / 1e9
+        rates = []
+        for product in (torch.mm, linear):
+            product(a, b)
+            started = time.perf_counter()
+            for _ in range(10):
+                product(a, b)
+            rates.append(10 * 2 * 2048**3 / (time.perf_counter() - started) / 1e9)
+        return tuple(rates)
 
     def train_files(self) -> None:
         self._train("files")
@@ -149,7 +154,7 @@ class Ours:
             labels = [np.arange(file.length) % 3 > 0 for file in files]
             videos.append(ProbeVideos(split, files, labels))
         self.data = type(self.data)(self.data.training, [], tuple(videos), {}, {})
-        self.evaluate()  # imports
+        self._evaluate(eval_snippets=1000, eval_snippets_validation=1000)  # imports
         before = _resident_mb()
         self._evaluate(eval_snippets=50_000, eval_snippets_validation=20_000)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before
@@ -204,6 +209,7 @@ def _resident_mb() -> float:
 
 def serve(kind: type, folder: Path, connection) -> None:
     """In a process of its own: run the named methods, and answer (seconds, result)."""
+    multiprocessing.set_start_method("fork", force=True)  # as a DataLoader's workers start
     with contextlib.redirect_stdout(io.StringIO()):
         worker = kind(folder)
         connection.send((0.0, None))
@@ -216,14 +222,11 @@ def serve(kind: type, folder: Path, connection) -> None:
 class Process:
     """A worker in a process of its own, for its memory and settings not to touch another's."""
 
-    def __init__(self, kind: type, folder: Path, **environment: str) -> None:
+    def __init__(self, kind: type, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        os.environ.update(environment)
         self.process = context.Process(target=serve, args=(kind, folder, other))
         self.process.start()
-        for name in environment:
-            del os.environ[name]
         self.connection.recv()
 
     def call(self, name: str) -> tuple[float, float | None]:
@@ -235,27 +238,24 @@ class Process:
         self.process.join()
 
 
-def compare(ours: Process, twin: Process, name: str, repeats: int, flop: float, prepare: Callable):
-    """Ours and the twin in turn; the row of the table."""
-    seconds, twin_seconds, shares = [], [], []
+def compare(ours: Process, twin: Process, name: str, repeats: int, prepare: Callable) -> list:
+    """Seconds of ours and of the twin, in turn, and the matrix rates around each of ours."""
+    seconds, twin_seconds, rates = [], [], []
     for repeat in range(-1, repeats):  # the first one warms up
         times = []
         for worker in (ours, twin):
             prepare()
-            before = ours.call("matrix_rate")[1]
+            before = ours.call("matrix_rates")[1]
             times.append(worker.call(name)[0])
-            after = ours.call("matrix_rate")[1]
-            if worker is ours:
-                share = flop / times[0] / 1e9 / ((before + after) / 2)
+            if worker is ours and repeat >= 0:
+                rates.append(np.add(before, ours.call("matrix_rates")[1]) / 2)
             worker.call("clean")
             os.sync()
             time.sleep(0.5)
         if repeat >= 0:
             seconds.append(times[0])
             twin_seconds.append(times[1])
-            shares.append(share)
-    ratios = [b / a for a, b in zip(seconds, twin_seconds, strict=True)]
-    return [seconds, twin_seconds, ratios, shares if flop else []]
+    return [seconds, twin_seconds, rates]
 
 
 def spread(values: list[float], digits: int = 2, unit: str = "") -> str:
@@ -330,7 +330,7 @@ def main() -> None:
         helps, first_epochs = start_up(folder, options.repeats)
         write_data(folder)
         memory_copy, disk_write, disk_read = copy_rates(folder)
-        ours, twin = Process(Ours, folder), Process(Twin, folder, THP_MEM_ALLOC_ENABLE="0")
+        ours, twin = Process(Ours, folder), Process(Twin, folder)
         snippets = sum(
             len(np.load(path, mmap_mode="r"))
             for split in VIDEOS
@@ -357,29 +357,37 @@ def main() -> None:
             (f"dump of 720 videos, {snippets:,} snippets", "dump", few, dumped, warm),
             ("the same, files not in memory", "dump", few, dumped, lambda: drop_from_cache(folder)),
         ]
-        rates = [ours.call("matrix_rate")[1] for _ in range(7)]
-        print(f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()};", end=" ")
-        print(f"Python {platform.python_version()}; matrix product {spread(rates, 0)} GFLOP/s;")
+        mm, onednn = zip(*(ours.call("matrix_rates")[1] for _ in range(7)), strict=True)
+        print(f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, ", end="")
         print(
-            f"copy in memory {memory_copy:.1f} GB/s, disk {disk_write:.2f} GB/s written,", end=" "
+            f"Python {platform.python_version()}. Matrix product: torch.mm {spread(mm, 0)} ", end=""
         )
-        print(f"{disk_read:.2f} read\n")
-        print("| stage | n | ours, s | twin, s | twin / ours | share of the matrix rate |")
-        print("|---|---|---|---|---|---|")
+        print(
+            f"GFLOP/s, oneDNN {spread(onednn, 0)}. Copy in memory {memory_copy:.1f} GB/s; ", end=""
+        )
+        print(f"disk {disk_write:.2f} GB/s written, {disk_read:.2f} read.\n")
+        print("| stage | n | ours, s | twin, s | twin / ours | of torch.mm's rate | of oneDNN's |")
+        print("|---|---|---|---|---|---|---|", flush=True)
         for title, name, repeats, flop, prepare in plan:
             if options.only not in name:
                 continue
-            seconds, twin_seconds, ratios, shares = compare(
-                ours, twin, name, repeats, flop, prepare
-            )
-            cells = [title, str(repeats), spread(seconds), spread(twin_seconds)]
-            cells += [spread(ratios, 1), spread(shares)]
+            seconds, twin_seconds, rates = compare(ours, twin, name, repeats, prepare)
+            ratios = [b / a for a, b in zip(seconds, twin_seconds, strict=True)]
+            cells = [title, str(repeats), spread(seconds), spread(twin_seconds), spread(ratios, 1)]
+            for rate in zip(*rates, strict=True):
+                shares = [flop / s / r / 1e9 for s, r in zip(seconds, rate, strict=True)]
+                cells.append(spread(shares) if flop else "")
             print("| " + " | ".join(cells) + " |", flush=True)
         ours.close()
         twin.close()
-        print(f"| `--help` | {options.repeats} | {spread(helps)} | | | |")
-        title = "from start to the end of the demo's first epoch"
-        print(f"| {title} | {options.repeats} | {spread(first_epochs)} | | | |")
+        memory = Process(Ours, folder)
+        _, megabytes = memory.call("evaluate_at_defaults")
+        memory.close()
+        title = "start of the demo to the end of its first epoch"
+        for name, values in (("`--help`", helps), (title, first_epochs)):
+            print(f"| {name} | {len(values)} | {spread(values)} | | | | |")
+        print(f"\nProbe of 50,000 + 20,000 snippets: {megabytes:.0f} MB at its peak; ", end="")
+        print(f"50,000 snippets of 2048 channels are {50_000 * 2048 * 4 / 1e6:.0f} MB.")
 
 
 if __name__ == "__main__":

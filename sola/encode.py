@@ -17,7 +17,7 @@ from sola.model import SoLaModule
 from sola.pipeline import in_background
 from sola.runtime import progress
 
-SNIPPETS_PER_BATCH = 1024  # of the probe
+SNIPPETS_PER_BATCH = 512  # of the probe
 ROWS_PER_BATCH = 2048  # of whole videos
 BATCHES_AHEAD = 3
 READERS = 4

@@ -202,7 +202,8 @@ def export_features(config: Config, load_model: str, *, overwrite: bool = False)
                     bar.update()
                 for video in from_all_ranks(written):
                     manifest.add(video)
-                bar.update(sum(map(len, of_round)) - len(written))
+                others = [v for batch in of_round for v in batch if not v.is_complete]
+                bar.update(len(others) - len(written))
         finished = True
     finally:
         manifest.save(finished=finished)

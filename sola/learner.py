@@ -23,12 +23,12 @@ class Learner:
     optimiser: torch.optim.Optimizer
     target: Tensor  # [L, L]
     times: tuple[int, ...]  # [R]
+    uses_tf32: bool
 
 
 def make_learner(config: Config, device: torch.device) -> Learner:
     """Model with its seeded initial weights, and AdamW over all of it, on a device."""
     seed_everything(config.seed)
-    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
     model = SimilarityMatching(config).to(device)
     return Learner(
         model,
@@ -38,6 +38,7 @@ def make_learner(config: Config, device: torch.device) -> Learner:
         ),
         target=target_tsm(config.tsm_size, config.oracle_coef).to(device),
         times=model.input_times,
+        uses_tf32=config.precision == "tf32",
     )
 
 
@@ -45,13 +46,16 @@ def training_step(learner: Learner, windows: Tensor, share: float) -> Tensor:
     """One step of the optimiser on this rank's windows [B, R, C], a share of the whole batch.
 
     Returns the step's figures (see step_figures) times the share: their sum over the ranks is that
-    of the batch. Nothing here waits for the device.
+    of the batch. Nothing here waits for the device, unless a tap of the module is no run of rows
+    (kernel_size2 above 1, or positions near a border of the window): then its indices are sent.
     """
+    torch.backends.cuda.matmul.allow_tf32 = learner.uses_tf32  # not for the probe and the pictures
     cosines = learner.parallel(windows, learner.times)
     loss = similarity_matching_loss(cosines, learner.target)
     learner.optimiser.zero_grad()
     (loss * (share * rank_count())).backward()  # the ranks' gradients are averaged
     learner.optimiser.step()
+    torch.backends.cuda.matmul.allow_tf32 = False
     return share * step_figures(loss, cosines)
 
 

@@ -37,7 +37,8 @@ class SoLaModule(nn.Module):
             kernel, dilation = kernel_sizes[layer], dilations[layer]
             conv = nn.Conv1d(in_dim, hidden_dim, kernel, dilation=dilation)
             # each tap's matrix in one piece of memory, so that none is copied to be multiplied with
-            conv.weight.data = _taps_first(conv.weight.data).contiguous().permute(1, 2, 0)
+            taps = _taps_first(conv.weight.data).clone(memory_format=torch.contiguous_format)
+            conv.weight.data = taps.permute(1, 2, 0)
             return conv
 
         self.alpha = nn.Parameter(torch.zeros(1))
@@ -140,7 +141,7 @@ def _conv_at(
     for weight, tap in zip(_taps_first(conv.weight), _taps(conv), strict=True):
         seen = _rows_at(rows, needed, tuple(time + tap for time in wanted))
         if output is None:
-            output = linear(seen, weight, conv.bias)
+            output = linear(seen, weight, conv.bias).float()  # the sum is, also with bf16 products
         else:
             output += linear(seen, weight)
     return output

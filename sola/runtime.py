@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+TORCHRUN_SETS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"}
 
 
 class SolaError(Exception):
@@ -80,9 +81,10 @@ def _what_to_do(error: MemoryError | RuntimeError) -> str | None:
     """One line for an error that is not of the program's making; None for another."""
     out_of_memory = ("out of memory", "can't allocate memory", "not enough memory")
     if isinstance(error, MemoryError) or any(text in str(error) for text in out_of_memory):
-        return f"out of memory; a smaller batch_size, network or eval_snippets needs less: {error}"
+        less = "storage: files, or a smaller batch_size, network or eval_snippets, needs less"
+        return f"out of memory; {less}: {error}"
     if rank_count() > 1 and any(text in str(error) for text in ("gloo", "NCCL", "Connection")):
-        return "lost another process of this run; what that one says tells why"
+        return f"lost another process of this run, whose own error says more: {error}"
     return None
 
 
@@ -96,44 +98,49 @@ def resolve_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if available else "cpu"
-    if name == "cuda" and rank_count() > 1:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name == "cuda":
+        name = f"cuda:{os.environ['LOCAL_RANK'] if rank_count() > 1 else 0}"
+    elif name != "cpu" and rank_count() > 1:
+        raise SolaError(f"device {name}: several processes need one GPU each; give cuda")
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count()
-        if not available or (device.index or 0) >= count:
+        if not available or device.index >= count:
             raise SolaError(f"device {name}: this machine has {count} usable CUDA devices")
+        torch.cuda.set_device(device)
     return device
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that this process may still take of the device's memory, as far as known.
+    """Bytes that this process may still take of the device's memory; 0 where that is not known.
 
-    On a CPU: what the machine and its control group have free, shared between local ranks.
+    On a CPU: what the machine and its control group have free or hold as caches, shared between the
+    ranks of this machine.
     """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # Linux: caches count as free, too
+    free = 0
+    with contextlib.suppress(OSError, ValueError, KeyError):
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # a container's limit; "max" without one
+    with contextlib.suppress(OSError, ValueError, KeyError):  # a container; "max": without limit
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-        free = min(free, limit - used)
-    return max(0, free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        uses = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(uses["inactive_file"]) + int(uses["active_file"]))
+    return max(0, free) // (int(os.environ["LOCAL_WORLD_SIZE"]) if rank_count() > 1 else 1)
 
 
 def rank_count() -> int:
     """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= TORCHRUN_SETS else 1
 
 
 def rank() -> int:
     """The number of this process among them, from 0."""
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ["RANK"]) if rank_count() > 1 else 0
 
 
 def is_first_rank() -> bool:
@@ -146,10 +153,7 @@ def join_ranks(device: torch.device) -> None:
     import torch
 
     if rank_count() > 1 and not torch.distributed.is_initialized():
-        backend = "gloo"
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-            backend = "nccl"
+        backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(hours=1))
 
 
@@ -163,14 +167,27 @@ def leave_ranks() -> None:
 
 
 def from_first_rank(function: Callable[[], Any]) -> Any:
-    """The function's result on the first rank, on all of them: what touches files runs once."""
+    """The function's result on the first rank, on all of them: what touches files runs once.
+
+    Its errors are raised on the first rank and end the others.
+    """
     import torch
 
     if rank_count() == 1:
         return function()
-    result = [function() if is_first_rank() else None]
-    torch.distributed.broadcast_object_list(result)
-    return result[0]
+    outcome = [None, None]  # result, error
+    if is_first_rank():
+        try:
+            outcome[0] = function()
+        except (SolaError, OSError) as error:
+            outcome[1] = error
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    result, error = outcome
+    if error is None:
+        return result
+    if is_first_rank():
+        raise error
+    sys.exit(EXIT_USER_ERROR)  # the first one says why
 
 
 def from_all_ranks(items: list[Any]) -> list[Any]:

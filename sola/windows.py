@@ -15,7 +15,15 @@ from torch import Tensor
 
 from sola.dataset import ArrayFile, DataError, read_features
 from sola.pipeline import in_background
-from sola.runtime import SolaError, free_memory, progress, random_generator, rank, rank_count
+from sola.runtime import (
+    SolaError,
+    free_memory,
+    from_all_ranks,
+    progress,
+    random_generator,
+    rank,
+    rank_count,
+)
 
 PREFETCHED_BATCHES = 2
 WINDOWS_PER_READ = 16  # one reader's share of a batch at a time
@@ -75,7 +83,10 @@ class FileWindows:
         self.copied: list[torch.cuda.Event | None] = [None] * len(self.buffers)
 
     def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Batches of windows, float32 [B, R, C]; each is valid until the next is asked for."""
+        """Batches of windows, float32 [B, R, C]; each is valid until the next is asked for.
+
+        parts: of equal size but for a smaller last one.
+        """
         shares = [
             (batch, share)
             for batch, (first, last) in enumerate(parts)
@@ -90,7 +101,7 @@ class FileWindows:
             rows = self._buffer(batch, part)
             if self.device.type == "cuda":
                 rows = rows.to(self.device, non_blocking=True)
-                copied = self.copied[batch % len(self.buffers)] = torch.cuda.Event()
+                copied = self.copied[batch % len(self.buffers)] = torch.cuda.Event(blocking=True)
                 copied.record()
             yield rows.transpose(0, 1)
 
@@ -172,12 +183,13 @@ def open_windows(
     """
     dtype = getattr(torch, storage_dtype)
     needed = sum(video.length for video in videos) * videos[0].shape[1] * dtype.itemsize
-    free = free_memory(device) * SHARE_OF_MEMORY[device.type]
-    place = f"{needed / GIB:.2f} GiB of training features, room for {free / GIB:.2f} on {device}"
-    if storage == "auto":
-        storage = "device" if needed <= free else "files"
-    elif storage == "device" and needed > free:
-        raise SolaError(f"storage: device: {place}; use storage: files")
+    place = f"{needed / GIB:.2f} GiB of training features"
+    if storage != "files":
+        room = min(from_all_ranks([free_memory(device)])) * SHARE_OF_MEMORY[device.type]
+        place += f", room for {room / GIB:.2f} on {device}"
+        if storage == "device" and needed > room:
+            raise SolaError(f"storage: device: {place}; use storage: files")
+        storage = "device" if needed <= room else "files"
     print(f"storage: {storage} ({place})", flush=True)
     if storage == "device":
         snippets = load_snippets(videos, dtype=dtype, device=device, num_workers=num_workers)

@@ -97,6 +97,13 @@ def run_script(*arguments: str, cwd: Path, path=REPOSITORY) -> subprocess.Comple
     )  # fmt: skip
 
 
+def as_rank(monkeypatch, number: int, count: int) -> None:
+    """Let the program take this process for one that torchrun has started."""
+    values = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    for name, value in (values | {"MASTER_ADDR": "localhost"}).items():
+        monkeypatch.setenv(name, str(value))
+
+
 def weights_after(config, **options):
     train(config, **options)
     return load_weights(config.model_file(config.epoch))

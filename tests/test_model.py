@@ -6,7 +6,7 @@ import torch
 
 from sola.checkpoint import CheckpointError
 from sola.config import Config
-from sola.model import SimilarityMatching, SoLaModule, load_module
+from sola.model import SimilarityMatching, SoLaModule, _rows_at, linear, load_module
 
 SHAPES = [((5, 1), (1, 1)), ((3, 3), (2, 1)), ((1, 1), (1, 1)), ((7, 5), (3, 2)), ((1, 3), (1, 4))]
 
@@ -85,6 +85,54 @@ def test_no_positions_give_no_rows():
 def test_positions_may_be_a_tensor():
     module, x = open_module((5, 1), (1, 1)), torch.randn(2, 7, 6)
     assert torch.equal(module(x, positions=torch.tensor([3, 1])), module(x, positions=[3, 1]))
+
+
+@pytest.mark.parametrize(("rows", "in_dim", "out_dim"), [(300, 160, 96), (7, 5, 3), (0, 5, 3)])
+def test_linear_is_that_of_pytorch(rows, in_dim, out_dim):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, rows, in_dim), (out_dim, in_dim), (out_dim,)]
+    for layout in (lambda x: x, lambda x: x.transpose(0, 1)):
+        results = []
+        for function in (torch.nn.functional.linear, linear):
+            generator.manual_seed(0)
+            inputs = [torch.randn(s, generator=generator, requires_grad=True) for s in shapes]
+            y = function(layout(inputs[0]), *inputs[1:])
+            (y**2).sum().backward()
+            results.append([y.detach(), *(x.grad for x in inputs)])
+        for expected, actual in zip(*results, strict=True):
+            assert actual.shape == expected.shape
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_tap_of_time_major_windows_is_no_copy():
+    module = open_module((5, 1), (1, 1))
+    positions = range(4, 19, 2)
+    times = module.input_times(positions)
+    assert sorted(times) == list(range(2, 21))
+    rows = torch.zeros(len(times), 3, 6)
+    for tap in range(-2, 3):
+        seen = _rows_at(rows, times, tuple(position + tap for position in positions))
+        assert seen.is_contiguous()
+        assert seen.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize(("kernel_sizes", "dilations"), SHAPES)
+def test_time_major_windows_give_the_same_gradients(kernel_sizes, dilations):
+    module = open_module(kernel_sizes, dilations)
+    positions = [4, 7, 10, 13]
+    times = [time for time in module.input_times(positions) if 0 <= time < 15]
+    x = torch.randn(3, 15, 6, generator=torch.Generator().manual_seed(4))
+    rows = x[:, times].transpose(0, 1).contiguous().transpose(0, 1)
+    gradients = []
+    for y in (module(x)[:, positions], module(rows, positions, times)):
+        module.zero_grad()
+        (y**2).sum().backward()
+        gradients.append([p.grad.clone() for p in module.parameters()])
+        for p in module.parameters():  # fused optimisers go through memory, not through indices
+            strides = zip(p.shape, p.stride(), p.grad.stride(), strict=True)
+            assert all(size == 1 or a == b for size, a, b in strides)
+    for full, gathered in zip(*gradients, strict=True):
+        np.testing.assert_allclose(gathered, full, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_outside_are_refused():

@@ -1,5 +1,6 @@
 """Several processes under torchrun: the same run as one process, and no hang when one dies."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, replace, without_seconds
+from conftest import REPOSITORY, as_rank, replace, without_seconds
 
 from sola import runtime
 from sola.export import export_features
@@ -16,14 +17,22 @@ from sola.metrics import read_records
 from sola.training import train
 
 
-def torchrun(count: int, *command: str, cwd) -> subprocess.Popen:
+@contextlib.contextmanager
+def torchrun(count: int, *command: str, cwd):
+    """The command under torchrun, killed with its processes if the test ends before it."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     script = [str(REPOSITORY / command[0]), *command[1:]]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *launcher, *script], cwd=cwd, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # torchrun passes it on
+            process.communicate()
 
 
 @pytest.mark.parametrize(("count", "storage"), [(2, "files"), (3, "device")])
@@ -31,9 +40,11 @@ def test_ranks_train_as_one_process_does(workplace, config, count, storage):
     # 11 windows in batches of 5, the last of one: a rank is left without any. 51 steps.
     train(replace(config, exp_name="alone", epoch=17, saving_epoch=20))
     settings = ["epoch=17", "saving_epoch=20", "exp_name=together", f"storage={storage}"]
-    together = torchrun(count, "main_simsiam.py", "--yaml_path=tiny.yaml", *settings, cwd=workplace)
-    output, errors = together.communicate(timeout=100)
+    command = ["main_simsiam.py", "--yaml_path=tiny.yaml", *settings]
+    with torchrun(count, *command, cwd=workplace) as together:
+        output, errors = together.communicate(timeout=100)
     assert together.returncode == 0, errors
+    assert "UserWarning" not in errors
     assert f"in {count} processes" in output
     assert output.count("eval_result in epoch17") == 1
     records = [without_seconds(replace(config, exp_name=name)) for name in ("alone", "together")]
@@ -55,8 +66,8 @@ def test_ranks_write_the_features_that_one_process_writes(workplace, config):
     alone = {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))}
     shutil.rmtree(folder)
     command = ["process_feature.py", "--yaml_path=tiny.yaml", "--load_model=last"]
-    process = torchrun(2, *command, cwd=workplace)
-    output, errors = process.communicate(timeout=100)
+    with torchrun(2, *command, cwd=workplace) as process:
+        output, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     assert output.count("21 videos complete") == 1
     assert {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))} == alone
@@ -64,13 +75,13 @@ def test_ranks_write_the_features_that_one_process_writes(workplace, config):
 
 def test_a_rank_that_dies_ends_the_run(workplace, config):
     settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000"]
-    process = torchrun(2, "main_simsiam.py", *settings, cwd=workplace)
-    for line in process.stdout:
-        if line.startswith("epoch 3/"):
-            break
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.communicate(timeout=60)
+    with torchrun(2, "main_simsiam.py", *settings, cwd=workplace) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 3/"):
+                break
+        ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(ranks[-1]), signal.SIGKILL)
+        process.communicate(timeout=60)
     assert process.returncode != 0
     assert read_records(config.metrics_file)[-1]["epoch"] >= 3  # whole lines
 
@@ -79,11 +90,36 @@ def test_a_lost_process_is_one_line(monkeypatch, capsys):
     def main():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer\nadvice")
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError):
+        runtime.run_script(main)
+    as_rank(monkeypatch, 0, 2)
     with pytest.raises(SystemExit) as left:
         runtime.run_script(main)
     assert left.value.code == 2
-    assert capsys.readouterr().err.startswith("error in rank 0: lost another process of this run;")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(RuntimeError):
-        runtime.run_script(main)
+    errors = capsys.readouterr().err
+    assert errors.startswith("error in rank 0: lost another process of this run, whose own error")
+    assert "Connection reset by peer advice" in errors
+
+
+def test_a_foreign_launchers_variables_are_not_torchruns(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert runtime.rank_count() == 1
+    assert runtime.is_first_rank()
+
+
+def test_several_processes_do_not_share_a_gpu(monkeypatch):
+    as_rank(monkeypatch, 1, 2)
+    with pytest.raises(runtime.SolaError, match="give cuda"):
+        runtime.resolve_device("cuda:0")
+
+
+def test_an_error_of_the_first_rank_is_one_line(workplace):
+    command = ["main_simsiam.py", "--yaml_path=tiny.yaml", "data_root=nowhere"]
+    with torchrun(2, *command, cwd=workplace) as process:
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    lines = [line for line in errors.splitlines() if line.startswith("error in rank")]
+    assert len(lines) == 1
+    assert "nowhere" in lines[0]
+    assert 'main_simsiam.py", line' not in errors  # no traceback of ours

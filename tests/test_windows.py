@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import FEATURE_DIM
+from conftest import FEATURE_DIM, as_rank
 
 from sola.dataset import DataError, open_split
 from sola.runtime import SolaError, free_memory
@@ -118,16 +118,15 @@ def test_auto_goes_by_the_room_there_is(workplace, monkeypatch, capsys, free, ch
 def test_free_memory_is_shared_between_ranks(monkeypatch):
     alone = free_memory(CPU)
     assert 2**27 < alone < 2**50
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    as_rank(monkeypatch, 0, 4)
     assert 0.5 < 4 * free_memory(CPU) / alone < 2
 
 
 @pytest.mark.parametrize(("size", "count"), [(256, 3), (5, 2), (2, 3), (1, 4)])
 def test_the_ranks_share_a_batch(monkeypatch, size, count):
-    monkeypatch.setenv("WORLD_SIZE", str(count))
     parts = []
     for number in range(count):
-        monkeypatch.setenv("RANK", str(number))
+        as_rank(monkeypatch, number, count)
         parts.append(rank_part(100, 100 + size))
     seen = [window for (first, last), share in parts if share for window in range(first, last)]
     assert seen == list(range(100, 100 + size))
