@@ -1,10 +1,12 @@
 """What lies on disk: features, labels and index files. Every reader of a data file is here."""
 
+import io
 import itertools
 import math
 import os
 import pickle
 import pickletools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,8 @@ SPLITS = ("training", "validation")
 SMALL_SPLIT = 1000  # without a subset list, the probe takes all videos of a split up to this size
 DRAWN_BY_DEFAULT = 6
 HEADER_READERS = 16  # threads; opening a file on a network disk is mostly waiting
+HEADER_LOCK = threading.Lock()  # for parsing alone: Python's is not sure to bear several threads
+LONGEST_HEADER = 12_000  # bytes; numpy refuses longer ones
 PICKLE_OPCODES = (  # of plain dicts, lists, str and int; none of them builds anything else
     "PROTO FRAME STOP MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET "
     "EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS "
@@ -69,16 +73,15 @@ class ArrayFile:
 def open_array(path: str | Path) -> ArrayFile:
     """Read the header of an npy file. Raises DataError when it is not one or is truncated."""
     with open(path, "rb") as file:
-        try:
-            major, _ = np.lib.format.read_magic(file)
-            readers = {
-                1: np.lib.format.read_array_header_1_0,
-                2: np.lib.format.read_array_header_2_0,
-            }
-            shape, fortran_order, dtype = readers[major](file)
-        except Exception as error:  # whatever numpy's parser meets in a file that is not npy
-            raise DataError(f"{path}: not a readable npy file") from error
-        offset, size = file.tell(), os.fstat(file.fileno()).st_size
+        start = io.BytesIO(file.read(LONGEST_HEADER))
+        size = os.fstat(file.fileno()).st_size
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    try:
+        with HEADER_LOCK:
+            shape, fortran_order, dtype = readers[np.lib.format.read_magic(start)[0]](start)
+    except Exception as error:  # whatever numpy's parser meets in a file that is not npy
+        raise DataError(f"{path}: not a readable npy file ({error!s:.80})") from error
+    offset = start.tell()
     if dtype.kind not in "fiub":
         raise DataError(f"{path}: holds {dtype}, not real numbers")
     if not shape or min(shape) < 1:
