@@ -139,6 +139,21 @@ def test_figures_of_a_step_are_those_off_the_diagonal():
     np.testing.assert_allclose(figures, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_recorded_cosines_are_those_of_the_epochs_windows(workplace, config):
+    config = replace(config, batch_size=40, epoch=1)  # one step, before which nothing has moved
+    record = next(r for r in train(config) if r["record"] == "epoch")
+    paths = [f"HACS_DATA/training/{name}.npy" for name in sorted(f"t{i}" for i in range(13))]
+    videos = [features for features in map(np.load, paths) if len(features) > 23]
+    order, starts = epoch_windows([len(v) for v in videos], 23, seed=0, epoch=1)
+    windows = [videos[v][start : start + 23] for v, start in zip(order, starts, strict=True)]
+    with torch.no_grad():
+        model = make_learner(config, torch.device("cpu")).model
+        cosines = model(torch.from_numpy(np.stack(windows))).numpy()
+    others = cosines[:, ~np.eye(8, dtype=bool)]
+    assert record["cosine_mean"] == pytest.approx(others.mean(), abs=1e-5)
+    assert record["cosine_std"] == pytest.approx(others.std(), abs=1e-5)
+
+
 def test_update_ratio_is_relative(config):
     trainee = make_learner(config, torch.device("cpu"))
     module = trainee.model.module
