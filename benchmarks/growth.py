@@ -46,24 +46,17 @@ def write_videos(folder: Path, numbers: range) -> None:
 def measure(folder: Path) -> list[float]:
     """Seconds of each stage on what lies in the folder, and the peak memory in MB."""
     import torch
+    from common import config_for
 
-    from sola.config import Config
     from sola.export import export_features
     from sola.learner import make_learner
     from sola.run_data import open_data
     from sola.training import evaluate, train_epoch
     from sola.windows import open_windows
 
-    config = Config(
-        exp_name="growth",
-        data_root=str(folder / "data"),
-        label_base=str(folder / "labels"),
-        visualizing_dir=str(folder / "none"),
-        model_save_path=str(folder / "models"),
-        feature_save_path=str(folder / "dumped"),
-        saving_epoch=1000,
-        epoch=1000,
-        device="cpu",
+    config = config_for(
+        folder,
+        "growth",
         in_feature_dim=CHANNELS,
         out_feature_dim=CHANNELS,
         network_hidden_unit=HIDDEN,
