@@ -109,7 +109,7 @@ def probe_logistic_regression(
 
     Features are standardised after normalising: on raw L2-normalised features lbfgs stops at once.
     Memory: the larger of eval_snippets and eval_snippets_validation, times C * 4 bytes (16 up to
-    C = NARROW), and some batches of snippets under way (0.2 to 0.4 GB at C = 2048).
+    C = NARROW), and some batches of snippets under way (0.1 GB or so at C = 2048).
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
