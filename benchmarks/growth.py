@@ -51,7 +51,8 @@ def measure(folder: Path) -> list[float]:
     from sola.export import export_features
     from sola.learner import make_learner
     from sola.run_data import open_data
-    from sola.training import evaluate, train_epoch
+    from sola.runtime import DeferredSignals
+    from sola.training import Progress, evaluate, train_epoch
     from sola.windows import open_windows
 
     config = config_for(
@@ -71,7 +72,7 @@ def measure(folder: Path) -> list[float]:
         data.videos, learner.times, storage="files", storage_dtype="float32",
         batch_size=config.batch_size, num_workers=config.num_workers, device=torch.device("cpu"),
     )  # fmt: skip
-    train_epoch(config, 1, learner, windows, data)
+    train_epoch(config, learner, windows, data, Progress(), DeferredSignals())
     clock.append(time.perf_counter())
     config.run_folder.mkdir(parents=True, exist_ok=True)
     torch.save(learner.model.module.state_dict(), config.model_file(1))

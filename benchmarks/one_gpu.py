@@ -22,12 +22,14 @@ from torch import Tensor
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from sola.arrays import ArrayFile, open_features  # noqa: E402
 from sola.config import Config  # noqa: E402
-from sola.dataset import ArrayFile, Split, open_features, read_pickle  # noqa: E402
+from sola.dataset import Split, read_pickle  # noqa: E402
 from sola.learner import make_learner  # noqa: E402
 from sola.probe import ProbeVideos, probe_logistic_regression  # noqa: E402
 from sola.run_data import RunData  # noqa: E402
-from sola.training import train_epoch  # noqa: E402
+from sola.runtime import DeferredSignals  # noqa: E402
+from sola.training import Progress, train_epoch  # noqa: E402
 from sola.windows import HeldWindows  # noqa: E402
 
 SCENE = 16  # snippets that share their latents
@@ -69,7 +71,9 @@ def run(config: Config, snippets: Tensor, lengths: list[int]) -> tuple[float, li
     for epoch in range(1, config.epoch):
         if epoch == 2:
             started = time.perf_counter()
-        losses.append(train_epoch(config, epoch, learner, windows, data)["loss"])
+        so_far = Progress(epoch - 1)
+        record = train_epoch(config, learner, windows, data, so_far, DeferredSignals())
+        losses.append(record["loss"])
     return time.perf_counter() - started, losses, learner.model.module
 
 

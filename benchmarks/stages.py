@@ -82,9 +82,11 @@ class Ours:
         self._train("device")
 
     def _train(self, storage: str) -> None:
-        from sola.training import train_epoch
+        from sola.runtime import DeferredSignals
+        from sola.training import Progress, train_epoch
 
-        train_epoch(self.config, 1, self.learner, self.stores[storage], self.data)
+        store, signals = self.stores[storage], DeferredSignals()
+        train_epoch(self.config, self.learner, store, self.data, Progress(), signals)
 
     def evaluate(self) -> None:
         self._evaluate(**SCORED)
@@ -112,7 +114,7 @@ class Ours:
 
     @staticmethod
     def _open(path: Path):
-        from sola.dataset import open_features
+        from sola.arrays import open_features
 
         return open_features(path)
 

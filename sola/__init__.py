@@ -17,7 +17,7 @@ _HOMES = {
     "similarity_matching_loss": "sola.tsm",
     "SolaError": "sola.runtime",
     "ConfigError": "sola.config",
-    "DataError": "sola.dataset",
+    "DataError": "sola.arrays",
     "CheckpointError": "sola.checkpoint",
 }
 __all__ = list(_HOMES)

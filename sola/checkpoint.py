@@ -1,24 +1,31 @@
-"""Checkpoints and training state, saved atomically and loaded without running foreign code."""
+"""Checkpoints, saved atomically and loaded without running foreign code."""
 
-import contextlib
-import dataclasses
 import hashlib
 import io
 import os
-import time
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sola.config import Config
-from sola.metrics import best_evaluation, gain, read_records, to_line
-from sola.runtime import SolaError
+from sola.files import write_atomically
+from sola.metrics import best_evaluation, gain, read_records
+from sola.pickles import PLAIN_OPCODES, check_opcodes
+from sola.runtime import SolaError, is_out_of_memory
 
-KEPT_STATES = 2
-STATE_KEYS = {"epoch", "identity", "model", "optimiser"}
+CHECKPOINT_OPCODES = (
+    f"{PLAIN_OPCODES} GLOBAL REDUCE BUILD BINPERSID BINFLOAT NONE NEWTRUE NEWFALSE "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3"
+)
+CHECKPOINT_CLASSES = (
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long")),
+)
 
 
 class CheckpointError(SolaError):
@@ -29,38 +36,6 @@ class DamagedError(CheckpointError):
     """A checkpoint that was read and is not one."""
 
 
-def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
-    """Write a file, with its folder, so that it is seen whole or not at all, also after a crash.
-
-    The temporary file lies in the same folder under a hidden name ending in .tmp. Raises
-    SolaError, naming the file and its size, when it cannot be written; an earlier file then stays.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # makes the rename survive a power failure
-        os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        size = sum(map(len, parts))
-        raise SolaError(f"{path}: cannot write its {size} bytes: {error.strerror}") from error
-
-
-def clear_temporary(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
-
-
 def save(path: str | Path, content: dict[str, Any]) -> None:
     """torch.save, atomically."""
     buffer = io.BytesIO()
@@ -68,30 +43,49 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def write_npy(path: str | Path, array: np.ndarray) -> None:
-    """np.save, atomically, of an array in C order."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    write_atomically(path, header.getbuffer(), array.reshape(-1).view(np.uint8).data)
-
-
 def load(path: str | Path) -> Any:
-    """torch.load of tensors and plain values only, onto the CPU."""
+    """torch.load of tensors and plain values only, onto the CPU, every byte held to its checksum.
+
+    Raises DamagedError for a file that is damaged or something else, CheckpointError for one that
+    cannot be read.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CheckpointError(f"{path}: not a file")
     try:
         with open(path, "rb") as file:
+            _check_archive(file)
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
-    except Exception as error:  # whatever a damaged file makes of the reader
-        raise DamagedError(f"{path}: damaged, or not a checkpoint") from error
+    except Exception as error:  # whatever a damaged file makes of the readers
+        if is_out_of_memory(error):
+            raise
+        what = "damaged, or not a checkpoint of PyTorch 1.6 or later"
+        raise DamagedError(f"{path}: {what} ({error!s:.80})") from error
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Raise for a zip file that is damaged, expands, or holds a pickle of more than tensors."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed")
+        if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+            raise ValueError("claims more than it holds")
+        damaged = archive.testzip()  # PyTorch itself does not look at the checksums
+        if damaged:
+            raise ValueError(f"{damaged} in it is not as it was written")
+        for entry in entries:
+            if entry.filename.lower().endswith("data.pkl"):
+                check_opcodes(archive.read(entry), CHECKPOINT_OPCODES, CHECKPOINT_CLASSES)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """A state_dict of finite float tensors, e.g. <exp_name>_<epoch>.pt."""
     weights = load(path)
     if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point()
-        for name, value in weights.items()
+        isinstance(name, str) and is_plain_tensor(value) for name, value in weights.items()
     ):
         raise CheckpointError(f"{path}: not a state_dict of weights")
     for name, value in weights.items():
@@ -100,37 +94,21 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return weights
 
 
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Save the training state as state_<epoch>.pt; only the newest ones are kept."""
-    save(folder / f"state_{state['epoch']}.pt", state)
-    for epoch in _numbers(folder, "state_")[:-KEPT_STATES]:
-        (folder / f"state_{epoch}.pt").unlink()
-
-
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest training state of a run, or None without any; damaged ones are set aside.
-
-    Raises CheckpointError for one that is there but cannot be read: it may be good.
-    """
-    for epoch in reversed(_numbers(folder, "state_")):
-        path = folder / f"state_{epoch}.pt"
-        with contextlib.suppress(DamagedError):
-            state = load(path)
-            if isinstance(state, dict) and state.keys() == STATE_KEYS:
-                return state
-        path.rename(path.with_suffix(".damaged"))
-        print(f"warning: {path} is damaged, set aside; the state before it is used")
-    return None
+def is_plain_tensor(value: Any) -> bool:
+    """Whether a loaded value is a float tensor that is no larger than the memory behind it."""
+    return (
+        type(value) in (Tensor, torch.nn.Parameter)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.is_floating_point()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def saved_epochs(config: Config) -> list[int]:
     """Epochs whose checkpoint exists, ascending."""
-    return _numbers(config.run_folder, f"{config.exp_name}_")
-
-
-def _numbers(folder: Path, prefix: str) -> list[int]:
-    """The numbers N of files <prefix>N.pt, ascending."""
-    stems = [path.stem for path in folder.glob("*.pt") if path.stem.startswith(prefix)]
+    prefix = f"{config.exp_name}_"
+    stems = [path.stem for path in config.run_folder.glob("*.pt") if path.stem.startswith(prefix)]
     numbers = [stem.removeprefix(prefix) for stem in stems]
     return sorted(int(number) for number in numbers if number.isdecimal())
 
@@ -171,78 +149,3 @@ def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> dict[str, Any] | None:
-    """Make the run's folder ready; the training state to continue from, or None to begin.
-
-    lengths: video -> T of the training split. restart sets an earlier run aside under a dated
-    name. Raises CheckpointError when the folder holds another run than this one.
-    """
-    folder = config.run_folder
-    if restart:
-        _set_aside(folder)
-        _set_aside(config.picture_folder)
-    clear_temporary(folder)
-    clear_temporary(config.picture_folder)
-    state = load_state(folder)
-    if state is not None:
-        _check_same_run(state, config, lengths)
-    elif saved_epochs(config):
-        raise CheckpointError(
-            f"{folder}: holds checkpoints but no training state to continue from; "
-            "--restart sets them aside, another exp_name leaves them"
-        )
-    last_epoch = state["epoch"] if state else -1  # records of later epochs come again
-    kept = [record for record in read_records(config.metrics_file) if record["epoch"] <= last_epoch]
-    write_atomically(config.metrics_file, "".join(map(to_line, kept)).encode())
-    write_atomically(folder / "config.yaml", config.to_yaml().encode())
-    return state
-
-
-def run_identity(config: Config, lengths: dict[str, int]) -> dict[str, Any]:
-    """What must be equal for a run to be continued, as saved in its training state."""
-    settings = dataclasses.asdict(config)
-    listing = "".join(f"{video}\t{length}\n" for video, length in sorted(lengths.items()))
-    return {
-        "config": {key: settings[key] for key in settings if not _may_differ(key)},
-        "videos": len(lengths),
-        "snippets": sum(lengths.values()),
-        "listing": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
-    }
-
-
-def _may_differ(key: str) -> bool:
-    single = ("epoch", "num_workers", "device", "storage")
-    return key in single or key.startswith(("visualizing_", "eval_"))
-
-
-def _check_same_run(state: dict[str, Any], config: Config, lengths: dict[str, int]) -> None:
-    old, new = state["identity"], run_identity(config, lengths)
-    differences = [
-        f"{key} was {old['config'].get(key)!r}, is {value!r}"
-        for key, value in new["config"].items()
-        if old["config"].get(key) != value
-    ]
-    if old["listing"] != new["listing"]:
-        differences.append(
-            f"the training videos or their T were {old['videos']} with {old['snippets']} snippets, "
-            f"are {new['videos']} with {new['snippets']}"
-        )
-    if state["epoch"] > config.epoch:
-        differences.append(f"epoch is {config.epoch}, but {state['epoch']} epochs are done")
-    if differences:
-        raise CheckpointError(
-            f"{config.run_folder}: holds another run ({'; '.join(differences)}); "
-            "use another exp_name, or --restart to set it aside"
-        )
-
-
-def _set_aside(folder: Path) -> None:
-    if not folder.exists():
-        return
-    aside = folder.with_name(f"{folder.name}_until_{time.strftime('%Y%m%d-%H%M%S')}")
-    while aside.exists():  # two in one second
-        aside = aside.with_name(aside.name + "+")
-    folder.rename(aside)
-    print(f"earlier run set aside as {aside}")

@@ -40,6 +40,7 @@ class Config:
     model_save_path: str = "models"
     feature_save_path: str = "transformed_features"
     synthetic: bool = False
+    on_bad_file: str = "error"
     # windows and target
     sampling_duration: int = 23
     tsm_size: int = 8
@@ -112,6 +113,7 @@ class Config:
              "must be float32 or float16"),
             ("storage_dtype", self.storage_dtype == "float32" or self.storage == "device",
              "needs storage: device, since it changes what the windows hold"),
+            ("on_bad_file", self.on_bad_file in ("error", "skip"), "must be error or skip"),
             ("projection", self.projection == "identity", "must be identity"),
             ("eval_protocol", self.eval_protocol in ("logistic_regression", "sgd"),
              "must be logistic_regression or sgd"),
@@ -255,7 +257,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         return event.value
     try:
         return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, event.value))
-    except ValueError:  # a number of thousands of digits
+    except (ValueError, OverflowError):  # a number of thousands of digits
         return event.value
 
 

@@ -1,128 +1,60 @@
-"""What lies on disk: features, labels and index files. Every reader of a data file is here."""
+"""What lies on disk: the videos of a split, their index files and labels."""
 
-import io
 import itertools
-import math
 import os
-import pickle
-import pickletools
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sola.arrays import (
+    ArrayFile,
+    BadFileError,
+    DataError,
+    open_array,
+    open_features,
+    read_features,
+)
+from sola.files import read_bytes
+from sola.pickles import load_plain
 from sola.pipeline import in_background
-from sola.runtime import SolaError, progress, random_generator
+from sola.runtime import progress, random_generator
 
 SPLITS = ("training", "validation")
 SMALL_SPLIT = 1000  # without a subset list, the probe takes all videos of a split up to this size
 DRAWN_BY_DEFAULT = 6
+SKIPPED_SHOWN = 5
 HEADER_READERS = 16  # threads; opening a file on a network disk is mostly waiting
-HEADER_LOCK = threading.Lock()  # for parsing alone: Python's is not sure to bear several threads
-LONGEST_HEADER = 12_000  # bytes; numpy refuses longer ones
-PICKLE_OPCODES = (  # of plain dicts, lists, str and int; none of them builds anything else
-    "PROTO FRAME STOP MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET "
-    "EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS "
-    "INT LONG LONG1 BININT BININT1 BININT2 UNICODE SHORT_BINUNICODE BINUNICODE"
-)
 
 
-class DataError(SolaError):
-    """A data file or folder that cannot be used; the message names it."""
+@dataclass
+class BadFiles:
+    """What is done with a file that cannot be used: it ends the run, or is left out and listed.
 
+    on_bad_file: error or skip, see config.py.
+    """
 
-@dataclass(frozen=True, slots=True)
-class ArrayFile:
-    """An npy file as its header describes it; the values are still on disk."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran_order: bool
-    offset: int  # of the first value, in bytes
+    on_bad_file: str = "error"
+    skipped: dict[str, str] = field(default_factory=dict)  # file -> what is wrong with it
 
     @property
-    def length(self) -> int:
-        """T, the number of snippets."""
-        return self.shape[0]
+    def are_skipped(self) -> bool:
+        return self.on_bad_file == "skip"
 
-    def read(self, rows: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """The given rows (ascending), or all, in the file's dtype; reads no others (C order).
+    def meet(self, error: BadFileError) -> None:
+        """Raise the error, or list its file."""
+        if not self.are_skipped:
+            raise error
+        self.skipped[error.path] = error.what
 
-        They are read into `out` when it has the file's dtype and order, else into fresh memory.
-        """
-        rows = np.arange(self.length) if rows is None else np.asarray(rows, dtype=np.int64)
-        if self.fortran_order:
-            everything = replace(self, shape=self.shape[::-1], fortran_order=False)
-            return everything.read().T[rows]
-        fits = out is not None and out.dtype == self.dtype and out.flags.c_contiguous
-        values = out if fits else np.empty((len(rows), *self.shape[1:]), self.dtype)
-        row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
-        runs = np.flatnonzero(np.diff(rows, prepend=-2, append=self.length + 1) != 1)
-        with open(self.path, "rb") as file:
-            for first, last in itertools.pairwise(runs):  # consecutive rows
-                file.seek(self.offset + int(rows[first]) * row_bytes)
-                if file.readinto(values[first:last]) != (last - first) * row_bytes:
-                    raise DataError(f"{self.path}: shorter than when the run started")
-        return values
-
-
-def open_array(path: str | Path) -> ArrayFile:
-    """Read the header of an npy file. Raises DataError when it is not one or is truncated."""
-    with open(path, "rb") as file:
-        start = io.BytesIO(file.read(LONGEST_HEADER))
-        size = os.fstat(file.fileno()).st_size
-    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-    try:
-        with HEADER_LOCK:
-            shape, fortran_order, dtype = readers[np.lib.format.read_magic(start)[0]](start)
-    except Exception as error:  # whatever numpy's parser meets in a file that is not npy
-        raise DataError(f"{path}: not a readable npy file ({error!s:.80})") from error
-    offset = start.tell()
-    if dtype.kind not in "fiub":
-        raise DataError(f"{path}: holds {dtype}, not real numbers")
-    if not shape or min(shape) < 1:
-        raise DataError(f"{path}: has shape {list(shape)}, without any snippet")
-    needed = offset + math.prod(shape) * dtype.itemsize
-    if needed > size:
-        raise DataError(f"{path}: truncated, {size} bytes where its header says {needed}")
-    return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset)
-
-
-def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile:
-    """An npy file of snippet features, [T, C]; C must equal feature_dim when given."""
-    array = open_array(path)
-    if array.dtype.kind == "b" or len(array.shape) != 2:
-        raise DataError(f"{path}: holds {array.dtype} {list(array.shape)}, not features [T, C]")
-    if feature_dim is not None and array.shape[1] != feature_dim:
-        raise DataError(f"{path}: is {list(array.shape)}, in_feature_dim wants [T, {feature_dim}]")
-    return array
-
-
-def read_features(
-    array: ArrayFile, rows: Sequence[int] | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Features of the given rows (ascending), or all: float32 [len(rows), C], checked as finite.
-
-    They are put into `out`, of that dtype and shape, when it is given.
-    """
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf
-        features = np.ascontiguousarray(array.read(rows, out), dtype=np.float32)
-    if out is not None and features is not out:
-        out[:] = features
-    check_finite(features, array.path)
-    return features
-
-
-def check_finite(features: np.ndarray, name: str) -> None:
-    """Raise DataError when features [T, C] hold NaN or infinite values."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = features.sum()  # cheaper than a mask, and not finite when any value is not
-    if not np.isfinite(total) and not np.isfinite(features).all():
-        raise DataError(f"{name}: holds NaN or infinite values")
+    def report(self) -> None:
+        """Say how many files are left out, and what is wrong with the first ones."""
+        for path in sorted(self.skipped)[:SKIPPED_SHOWN]:
+            print(f"skipped: {path}: {self.skipped[path]}")
+        if len(self.skipped) > SKIPPED_SHOWN:
+            print(f"skipped: {len(self.skipped) - SKIPPED_SHOWN} more")
 
 
 @dataclass(frozen=True)
@@ -152,12 +84,15 @@ def feature_paths(folder: str | Path) -> dict[str, str]:
     return dict(sorted(paths.items()))
 
 
-def open_split(data_root: str | Path, split: str, feature_dim: int) -> Split:
-    """Find a split's feature files and read their headers.
+def open_split(
+    data_root: str | Path, split: str, feature_dim: int, bad_files: BadFiles | None = None
+) -> Split:
+    """Find a split's feature files and read their headers; all values, too, to skip bad ones.
 
     <data_root>/<split>_duration.pkl is held against them when there: an entry without a file is
     counted, another T is an error. Raises DataError, naming the file.
     """
+    bad_files = bad_files or BadFiles()
     folder = Path(data_root) / split
     if not folder.is_dir():
         raise DataError(
@@ -166,22 +101,30 @@ def open_split(data_root: str | Path, split: str, feature_dim: int) -> Split:
     paths = feature_paths(folder)
     if not paths:
         raise DataError(f"{folder}: holds no .npy files")
-    arrays = in_background(
-        lambda path: open_features(path, feature_dim),
-        paths.values(),
-        threads=HEADER_READERS,
-        ahead=4 * HEADER_READERS,
-    )
-    arrays = progress(arrays, total=len(paths), desc=f"{split} headers", unit="file")
-    videos = dict(zip(paths, arrays, strict=True))
     durations = _read_durations(Path(data_root) / f"{split}_duration.pkl")
-    for video, array in videos.items():
-        if durations.get(video, array.length) != array.length:
-            raise DataError(
-                f"{array.path}: has {array.length} snippets where {split}_duration.pkl says "
-                f"{durations[video]}"
-            )
-    return Split(split, videos, missing=len(durations.keys() - videos.keys()))
+
+    def open_video(video: str) -> ArrayFile | None:
+        try:
+            array = open_features(paths[video], feature_dim)
+            if durations.get(video, array.length) != array.length:
+                said = f"{split}_duration.pkl says {durations[video]}"
+                raise BadFileError(array.path, f"has {array.length} snippets where {said}")
+            if bad_files.are_skipped:  # what is left out must be known before the first epoch
+                read_features(array)
+        except BadFileError as error:
+            bad_files.meet(error)
+            return None
+        return array
+
+    arrays = in_background(open_video, paths, threads=HEADER_READERS, ahead=4 * HEADER_READERS)
+    what = "files" if bad_files.are_skipped else "headers"
+    arrays = progress(arrays, total=len(paths), desc=f"{split} {what}", unit="file")
+    found = zip(paths, arrays, strict=True)
+    videos = {video: array for video, array in found if array is not None}
+    if not videos:
+        path, what = min(bad_files.skipped.items())
+        raise DataError(f"{folder}: no usable file; the first, {path}: {what}")
+    return Split(split, videos, missing=len(durations.keys() - paths.keys()))
 
 
 def _read_durations(path: Path) -> dict[str, int]:
@@ -194,29 +137,45 @@ def _read_durations(path: Path) -> dict[str, int]:
         for name, length in durations.items()
     ):
         raise DataError(f"{path}: must be a dict of '<video>.npy' -> T, or be left out")
+    _check_names(path, durations)
     return {name.removesuffix(".npy"): length for name, length in durations.items()}
 
 
-def subset_of(data_root: str | Path, split: Split, seed: int) -> list[str]:
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise DataError(f"{path}: {name!r:.80} is no plain video name")
+
+
+def subset_of(
+    data_root: str | Path, split: Split, seed: int, bad_files: BadFiles | None = None
+) -> list[str]:
     """Videos of a split that the linear probe looks at.
 
     <data_root>/<split>_subset_list.pkl when there; else all videos of a small split, or a seeded
     tenth of a large one. Raises DataError for a listed video without a file.
     """
+    bad_files = bad_files or BadFiles()
     path = Path(data_root) / f"{split.name}_subset_list.pkl"
     if path.exists():
         subset = read_pickle(path)
         if not isinstance(subset, list) or not all(isinstance(name, str) for name in subset):
             raise DataError(f"{path}: must be a list of video names, or be left out")
-        if not subset:
-            raise DataError(f"{path}: lists no videos")
+        _check_names(path, subset)
+        subset = list(dict.fromkeys(subset))
         absent = [video for video in subset if video not in split.videos]
-        if absent:
+        if absent and not bad_files.are_skipped:
             raise DataError(
                 f"{path}: {len(absent)} of its {len(subset)} videos have no feature file, first "
-                f"{absent[0]!r:.80}"
+                f"{absent[0]!r:.80}; leave them out with on_bad_file: skip"
             )
-        return list(dict.fromkeys(subset))
+        for video in absent:
+            file = os.path.join(data_root, split.name, f"{video}.npy")
+            bad_files.skipped.setdefault(file, f"missing, though {path} lists it")
+        subset = [video for video in subset if video in split.videos]
+        if not subset:
+            raise DataError(f"{path}: lists no videos that are there")
+        return subset
     videos = list(split.videos)
     if len(videos) <= SMALL_SPLIT:
         return videos
@@ -228,20 +187,10 @@ def subset_of(data_root: str | Path, split: Split, seed: int) -> list[str]:
 
 
 def read_pickle(path: str | Path) -> Any:
-    """Read a pickle of dicts and lists of str and int; nothing else is ever built from it.
-
-    The opcodes are checked against an allow-list first, and memo numbers against the file's
-    length: a pickle of nine bytes can otherwise make the unpickler take gigabytes.
-    """
-    data = Path(path).read_bytes()
-    allowed = set(PICKLE_OPCODES.split())
+    """Read a pickle of dicts and lists of str and int; nothing else is ever built from it."""
+    data = read_bytes(path)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in allowed:
-                raise ValueError(f"{opcode.name} in it")
-            if opcode.name.endswith("PUT") and argument > len(data):
-                raise ValueError("a memo number beyond its length")
-        return pickle.loads(data)
+        return load_plain(data)
     except Exception as error:  # whatever a damaged pickle makes of the parser
         raise DataError(
             f"{path}: not a pickle of plain dict, list, str and int ({error!s:.80}); "
@@ -249,24 +198,34 @@ def read_pickle(path: str | Path) -> Any:
         ) from error
 
 
-def read_labels(folder: str | Path, videos: dict[str, ArrayFile]) -> dict[str, np.ndarray]:
+def read_labels(
+    folder: str | Path, videos: dict[str, ArrayFile], bad_files: BadFiles | None = None
+) -> dict[str, np.ndarray]:
     """Per-snippet action labels of videos: bool [T], true where the label file holds 1.
 
     Raises DataError for a label file that is missing or of another length than the features.
     """
+    bad_files = bad_files or BadFiles()
     labels = {}
     for video, features in progress(videos.items(), desc="labels", unit="file"):
         path = Path(folder) / f"{video}.npy"
-        if not path.is_file():
-            raise DataError(f"{path}: no such label file; the linear probe needs one of each video")
-        array = open_array(path)
-        if array.shape != (features.length,):
-            raise DataError(
-                f"{array.path}: labels of shape {list(array.shape)} where the features have "
-                f"{features.length} snippets"
-            )
-        labels[video] = array.read() == 1
+        try:
+            labels[video] = _read_label(path, features.length)
+        except BadFileError as error:
+            bad_files.meet(error)
     return labels
+
+
+def _read_label(path: Path, length: int) -> np.ndarray:
+    if not path.is_file():
+        raise BadFileError(path, "no such label file, and the linear probe needs it")
+    array = open_array(path)
+    if array.shape != (length,):
+        shape = list(array.shape)
+        raise BadFileError(
+            path, f"labels of shape {shape} where the features have {length} snippets"
+        )
+    return array.read() == 1
 
 
 def label_folder(label_base: str | Path, split: str) -> Path:
@@ -288,8 +247,17 @@ def has_labels(label_base: str | Path) -> bool:
     return all(found)
 
 
-def videos_to_draw(folder: str | Path, validation: Split, feature_dim: int) -> dict[str, ArrayFile]:
+def videos_to_draw(
+    folder: str | Path, validation: Split, feature_dim: int, bad_files: BadFiles | None = None
+) -> dict[str, ArrayFile]:
     """Videos whose TSMs are drawn: the npy files of a folder, else some of the validation split."""
-    if Path(folder).is_dir() and (paths := feature_paths(folder)):
-        return {video: open_features(path, feature_dim) for video, path in paths.items()}
-    return dict(itertools.islice(validation.videos.items(), DRAWN_BY_DEFAULT))
+    bad_files = bad_files or BadFiles()
+    videos = {}
+    for video, path in (feature_paths(folder) if Path(folder).is_dir() else {}).items():
+        try:
+            array = open_features(path, feature_dim)
+            read_features(array)  # there are few, and they are drawn once more after days
+            videos[video] = array
+        except BadFileError as error:
+            bad_files.meet(error)
+    return videos or dict(itertools.islice(validation.videos.items(), DRAWN_BY_DEFAULT))

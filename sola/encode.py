@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.dataset import ArrayFile, read_features
+from sola.arrays import ArrayFile, read_features
 from sola.model import SoLaModule
 from sola.pipeline import in_background
 from sola.runtime import progress

@@ -10,39 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sola.checkpoint import (
-    CheckpointError,
-    clear_temporary,
-    file_sha256,
-    find_checkpoint,
-    write_atomically,
-    write_npy,
-)
+from sola.arrays import ArrayFile, BadFileError, DataError, is_finite, open_features, read_features
+from sola.checkpoint import CheckpointError, file_sha256, find_checkpoint
 from sola.config import Config, load_config
-from sola.dataset import (
-    SPLITS,
-    ArrayFile,
-    DataError,
-    check_finite,
-    feature_paths,
-    open_features,
-    open_split,
-    read_features,
-)
+from sola.dataset import SPLITS, BadFiles, feature_paths, open_split
 from sola.encode import batches_of_videos, encode_batches
+from sola.files import FolderLock, clear_temporary, read_bytes, write_atomically, write_npy
 from sola.model import SoLaModule, load_module
 from sola.pipeline import in_background
-from sola.runtime import (
-    SolaError,
+from sola.ranks import (
     from_all_ranks,
     from_first_rank,
     is_first_rank,
     join_ranks,
-    progress,
     rank,
     rank_count,
-    resolve_device,
 )
+from sola.runtime import SolaError, progress, resolve_device
 
 MANIFEST = "manifest.json"
 MANIFEST_SECONDS = 10.0  # a killed run repeats at most so much work
@@ -113,7 +97,14 @@ class Manifest:
     A folder with a manifest belongs to this program; one with features but without is left alone.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, data_root: str, overwrite: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        data_root: str,
+        skipped: dict[str, str],
+        overwrite: bool,
+    ) -> None:
         self.path = folder / MANIFEST
         self.content = {
             "checkpoint": encoder.source,
@@ -122,6 +113,7 @@ class Manifest:
             "data_root": data_root,
             "settings": encoder.settings,
             "finished": False,
+            "skipped": skipped,
             "features": {split: {} for split in SPLITS},
         }
         folders = [folder / split for split in SPLITS if (folder / split).is_dir()]
@@ -148,7 +140,7 @@ class Manifest:
             return False
         try:
             return open_features(self.path.parent / split / f"{video}.npy").shape == array.shape
-        except (DataError, OSError):
+        except BadFileError:
             return False
 
     def add(self, video: Video) -> None:
@@ -167,7 +159,7 @@ class Manifest:
 
 def _read_manifest(path: Path) -> dict:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
         listed = [content["features"][split] for split in SPLITS]
         if all(isinstance(videos, dict) for videos in listed) and content.keys() >= set(IDENTITY):
             return content
@@ -187,7 +179,20 @@ def export_features(config: Config, load_model: str, *, overwrite: bool = False)
     join_ranks(device)
     encoder = open_encoder(config, load_model, device)
     folder = Path(config.feature_save_path) / encoder.name
-    manifest, batches = from_first_rank(lambda: open_export(config, folder, encoder, overwrite))
+    lock = FolderLock(folder)
+    from_first_rank(lock.acquire)
+    try:
+        manifest, batches = from_first_rank(lambda: open_export(config, folder, encoder, overwrite))
+        encode_and_write(folder, encoder, manifest, batches)
+    finally:
+        lock.release()
+    return folder
+
+
+def encode_and_write(
+    folder: Path, encoder: Encoder, manifest: Manifest, batches: list[list[Video]]
+) -> None:
+    """Write what is not complete, in rounds of batches that the ranks share; list it."""
     pending = [video for batch in batches for video in batch if not video.is_complete]
     started = time.perf_counter()
     finished = False
@@ -211,19 +216,22 @@ def export_features(config: Config, load_model: str, *, overwrite: bool = False)
     snippets = sum(video.file.length for video in pending)
     seconds = time.perf_counter() - started
     print(f"{folder}: {total} videos complete, {snippets} snippets encoded in {seconds:.1f} s")
-    return folder
 
 
 def open_export(
     config: Config, folder: Path, encoder: Encoder, overwrite: bool
 ) -> tuple[Manifest, list[list[Video]]]:
     """Make the output folder ready; its manifest, and the batches that are not complete."""
-    splits = [open_split(config.data_root, split, config.in_feature_dim) for split in SPLITS]
+    bad_files = BadFiles(config.on_bad_file)
+    splits = [
+        open_split(config.data_root, split, config.in_feature_dim, bad_files) for split in SPLITS
+    ]
+    bad_files.report()
     if folder.resolve() == Path(config.data_root).resolve():
         raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
     for place in (folder, *(folder / split for split in SPLITS)):
         clear_temporary(place)
-    manifest = Manifest(folder, encoder, config.data_root, overwrite)
+    manifest = Manifest(folder, encoder, config.data_root, bad_files.skipped, overwrite)
     videos = [
         Video(split.name, name, file, manifest.holds(split.name, name, file))
         for split in splits
@@ -244,7 +252,8 @@ def write_features(folder: Path, encoder: Encoder, batches: list[list[Video]]) -
 
     def write(job: tuple[Video, np.ndarray]) -> Video:
         video, features = job
-        check_finite(features, f"{video.file.path}: the module's output")
+        if not is_finite(features):
+            raise DataError(f"{video.file.path}: the module's output is NaN or infinite there")
         write_npy(folder / video.split / f"{video.name}.npy", features)
         return video
 

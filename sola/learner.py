@@ -1,13 +1,16 @@
 """What learns, and one step of it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sola.checkpoint import CheckpointError, is_plain_tensor
 from sola.config import Config
 from sola.model import SimilarityMatching
-from sola.runtime import rank_count, seed_everything
+from sola.ranks import rank_count
+from sola.runtime import seed_everything
 from sola.tsm import similarity_matching_loss, target_tsm
 
 STEP_FIGURES = ("loss", "cosine_mean", "cosine_square")  # cosines off the diagonal
@@ -40,6 +43,55 @@ def make_learner(config: Config, device: torch.device) -> Learner:
         times=model.input_times,
         uses_tf32=config.precision == "tf32",
     )
+
+
+def learner_state(learner: Learner) -> dict[str, Any]:
+    """All that learning goes on from: weights and the optimiser's moments."""
+    return {
+        "model": learner.model.state_dict(),
+        "optimiser": learner.optimiser.state_dict()["state"],
+    }
+
+
+def restore(learner: Learner, state: dict[str, Any]) -> None:
+    """Go on from what learner_state gave. Raises CheckpointError when it is of another learner."""
+    model, moments = state["model"], state["optimiser"]
+    weights, parameters = learner.model.state_dict(), list(learner.model.parameters())
+    fits = (
+        _have_shapes(model, weights)
+        and isinstance(moments, dict)
+        and all(type(number) is int and 0 <= number < len(parameters) for number in moments)
+        and all(
+            _have_shapes(
+                moments[number],
+                {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter},
+            )
+            for number, parameter in enumerate(parameters)
+            if number in moments
+        )
+    )
+    if not fits:
+        raise CheckpointError("the training state is of another network; --restart sets it aside")
+    learner.model.load_state_dict(model)
+    groups = learner.optimiser.state_dict()["param_groups"]
+    learner.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _have_shapes(values: Any, wanted: dict[str, Tensor]) -> bool:
+    """Whether values are float tensors of the same names and shapes."""
+    return (
+        isinstance(values, dict)
+        and values.keys() == wanted.keys()
+        and all(
+            is_plain_tensor(value) and value.shape == wanted[name].shape
+            for name, value in values.items()
+        )
+    )
+
+
+def weights_are_finite(learner: Learner) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(bool(weight.isfinite().all()) for weight in learner.model.parameters())
 
 
 def training_step(learner: Learner, windows: Tensor, share: float) -> Tensor:

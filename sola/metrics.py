@@ -1,15 +1,22 @@
 """metrics.jsonl: one record an epoch and one an evaluation. What is printed is a view of it."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sola.files import read_bytes
 from sola.runtime import SolaError
 
 Record = dict[str, Any]
-KEYS = {"record", "epoch"}  # of every record
+NUMBERS = {  # what the program itself reads of a record
+    "epoch": ("loss", "tanh_alpha", "seconds"),
+    "evaluation": (
+        "accuracy", "balanced_accuracy", "roc_auc", "average_precision", "majority_share",
+    ),
+}  # fmt: skip
 
 
 def to_line(record: Record) -> str:
@@ -25,19 +32,39 @@ def append_record(path: Path, record: Record) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise SolaError(f"{path}: cannot add a record: {error.strerror}") from error
+        size = len(to_line(record))
+        raise SolaError(
+            f"{path}: cannot add the {size} bytes of a record: {error.strerror}"
+        ) from error
 
 
 def read_records(path: Path) -> list[Record]:
     """All records; a last line that a crash cut short is left out. Empty when there is no file."""
-    if not path.is_file():
+    if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
-    try:
-        records = [json.loads(line) for line in lines[:-1]]
-        return [record for record in records if record.keys() >= KEYS]
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise SolaError(f"{path}: damaged; every line must be a JSON record") from error
+    records = []
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            to_line(record)  # which no infinite number passes
+        except (ValueError, RecursionError):
+            record = None
+        if not _is_record(record):
+            raise SolaError(f"{path}: line {number} is damaged; mend or remove that line")
+        records.append(record)
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and record.get("record") in ("epoch", "evaluation")
+        and type(record.get("epoch")) is int
+        and all(
+            type(record.get(name)) in (int, float) and math.isfinite(record[name])
+            for name in NUMBERS[record["record"]]
+        )
+    )
 
 
 def evaluations(records: Iterable[Record]) -> list[Record]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.checkpoint import write_atomically
+from sola.files import write_atomically
 
 MAX_PIXELS = 200  # of a TSM's side, less than a panel has; longer TSMs are pooled
 VIDEOS_PER_ROW = 2

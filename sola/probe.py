@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sola.dataset import ArrayFile, DataError, check_finite
+from sola.arrays import ArrayFile, DataError, is_finite
 from sola.encode import encode_snippets
 from sola.model import SoLaModule
 from sola.runtime import progress, random_generator
@@ -90,7 +90,10 @@ class ProbeVideos:
         starts = np.concatenate([[0], ends[:-1]])
         positions = [part - start for part, start in zip(parts, starts, strict=True)]
         features = encode_snippets(module, self.files, positions)
-        check_finite(features, f"{self.name}: the module's output")
+        if not is_finite(features):
+            row = np.flatnonzero(~np.isfinite(features).all(axis=1))[0]
+            video = self.files[np.searchsorted(ends, snippets[row], side="right")]
+            raise DataError(f"{video.path}: the module's output is NaN or infinite there")
         norms = np.sqrt(np.einsum("nc,nc->n", features, features))  # without a copy of all
         features /= np.maximum(norms, 1e-12)[:, None]
         return features, self.flat_labels[snippets]

@@ -1,15 +1,15 @@
 """Everything one run reads, found and checked before anything is computed."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from sola.arrays import ArrayFile, BadFileError, DataError
 from sola.config import Config
 from sola.dataset import (
     SPLITS,
-    ArrayFile,
-    DataError,
+    BadFiles,
     Split,
     has_labels,
     label_folder,
@@ -31,12 +31,19 @@ class RunData:
     probe: tuple[ProbeVideos, ProbeVideos] | None  # training, validation; None without labels
     drawn: dict[str, ArrayFile]
     drawn_labels: dict[str, np.ndarray]
+    bad_files: BadFiles = field(default_factory=BadFiles)
+
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        """For the records: the files that were left out, if any."""
+        return {"skipped": sorted(self.bad_files.skipped)} if self.bad_files.skipped else {}
 
 
 def open_data(config: Config) -> RunData:
     """Find and check everything the run reads, and say what is there."""
+    bad_files = BadFiles(config.on_bad_file)
     training, validation = (
-        open_split(config.data_root, split, config.in_feature_dim) for split in SPLITS
+        open_split(config.data_root, split, config.in_feature_dim, bad_files) for split in SPLITS
     )
     videos = [v for v in training.videos.values() if v.length > config.sampling_duration]
     for split in (training, validation):
@@ -53,18 +60,21 @@ def open_data(config: Config) -> RunData:
             f"{config.data_root}/training: no video is longer than sampling_duration, "
             f"{config.sampling_duration} snippets"
         )
-    drawn = videos_to_draw(config.visualizing_dir, validation, config.in_feature_dim)
+    drawn = videos_to_draw(config.visualizing_dir, validation, config.in_feature_dim, bad_files)
+    probe = open_probe(config, training, validation, bad_files)
+    bad_files.report()
     return RunData(
         training=training,
         videos=videos,
-        probe=open_probe(config, training, validation),
+        probe=probe,
         drawn=drawn,
         drawn_labels=labels_to_draw(config, drawn),
+        bad_files=bad_files,
     )
 
 
 def open_probe(
-    config: Config, training: Split, validation: Split
+    config: Config, training: Split, validation: Split, bad_files: BadFiles
 ) -> tuple[ProbeVideos, ProbeVideos] | None:
     """The videos and labels of the linear probe; None, saying so, when there are no labels."""
     if not has_labels(config.label_base):
@@ -72,9 +82,13 @@ def open_probe(
         return None
     probe = []
     for split in (training, validation):
-        subset = {v: split.videos[v] for v in subset_of(config.data_root, split, config.seed)}
-        labels = read_labels(label_folder(config.label_base, split.name), subset)
-        probe.append(ProbeVideos(split.name, list(subset.values()), list(labels.values())))
+        subset = subset_of(config.data_root, split, config.seed, bad_files)
+        videos = {video: split.videos[video] for video in subset}
+        labels = read_labels(label_folder(config.label_base, split.name), videos, bad_files)
+        if not labels:
+            raise DataError(f"{config.label_base}: no usable {split.name} label file")
+        files = [videos[video] for video in labels]
+        probe.append(ProbeVideos(split.name, files, list(labels.values())))
     training_videos, validation_videos = probe
     # drawing needs labels alone: what it refuses is refused here, not after epochs of training
     if config.eval_protocol == "sgd":
@@ -91,6 +105,6 @@ def labels_to_draw(config: Config, drawn: dict[str, ArrayFile]) -> dict[str, np.
     labels = {}
     for split in SPLITS:
         for video, array in drawn.items():
-            with contextlib.suppress(DataError):
+            with contextlib.suppress(BadFileError):
                 labels |= read_labels(label_folder(config.label_base, split), {video: array})
     return labels

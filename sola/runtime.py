@@ -5,25 +5,77 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sola.ranks import is_first_rank, leave_ranks, rank, rank_count
+
 if TYPE_CHECKING:
+    from types import FrameType
+
     import numpy as np
     import torch
-    from torch import Tensor
     from tqdm import tqdm
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
-TORCHRUN_SETS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"}
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and the notice of a scheduler
 
 
 class SolaError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, what to do."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. The message says what is saved."""
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class DeferredSignals:
+    """Within it Ctrl-C and SIGTERM are noted, for a step to be finished and saved before it ends.
+
+    A second one interrupts at once, and one that nobody has looked at does so at the end.
+    """
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> DeferredSignals:
+        self.handlers = _handle_signals(self._note)
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        if self.noted is not None and kind is None:
+            raise Interrupted(self.noted)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.noted is not None and rank_count() == 1:  # torchrun repeats what a terminal sent
+            _interrupt(number, frame)
+        self.noted = number
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _handle_signals(handler: Callable) -> dict[int, Any]:
+    """Handle those that the caller of the program does not ignore; the handlers before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {number: signal.getsignal(number) for number in STOPPING_SIGNALS}
+    before = {n: h for n, h in before.items() if h not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    return before
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -48,6 +100,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main function and leave with its exit status, errors as one line."""
+    _handle_signals(_interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None when closed by the caller
         stream.reconfigure(errors="backslashreplace")  # a file name may hold any byte
     if not is_first_rank():
@@ -68,9 +121,11 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         message = f"{place}{error.strerror or error}"
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt as interruption:
+        message = str(interruption) or "interrupted; the same command goes on from what is saved"
+        if is_first_rank():
+            print(message, file=sys.stderr)
+        sys.exit(128 + getattr(interruption, "number", signal.SIGINT))
     where = f" in rank {rank()}" if rank_count() > 1 else ""
     line = f"error{where}: {' '.join(message.splitlines())}\n"
     print(line, end="", file=sys.stderr)  # in one piece, though several ranks may write
@@ -79,13 +134,18 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
 def _what_to_do(error: MemoryError | RuntimeError) -> str | None:
     """One line for an error that is not of the program's making; None for another."""
-    out_of_memory = ("out of memory", "can't allocate memory", "not enough memory")
-    if isinstance(error, MemoryError) or any(text in str(error) for text in out_of_memory):
+    if is_out_of_memory(error):
         less = "storage: files, or a smaller batch_size, network or eval_snippets, needs less"
         return f"out of memory; {less}: {error}"
     if rank_count() > 1 and any(text in str(error) for text in ("gloo", "NCCL", "Connection")):
         return f"lost another process of this run, whose own error says more: {error}"
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, Python's or PyTorch's."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -131,84 +191,6 @@ def free_memory(device: torch.device) -> int:
         uses = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         free = min(free, limit - used + int(uses["inactive_file"]) + int(uses["active_file"]))
     return max(0, free) // (int(os.environ["LOCAL_WORLD_SIZE"]) if rank_count() > 1 else 1)
-
-
-def rank_count() -> int:
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= TORCHRUN_SETS else 1
-
-
-def rank() -> int:
-    """The number of this process among them, from 0."""
-    return int(os.environ["RANK"]) if rank_count() > 1 else 0
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that prints, draws and writes the run's files."""
-    return rank() == 0
-
-
-def join_ranks(device: torch.device) -> None:
-    """Meet the other processes that torchrun has started, if any."""
-    import torch
-
-    if rank_count() > 1 and not torch.distributed.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=timedelta(hours=1))
-
-
-def leave_ranks() -> None:
-    """Part from the other processes, when all is done."""
-    if rank_count() > 1 and "torch" in sys.modules:
-        import torch
-
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-def from_first_rank(function: Callable[[], Any]) -> Any:
-    """The function's result on the first rank, on all of them: what touches files runs once.
-
-    Its errors are raised on the first rank and end the others.
-    """
-    import torch
-
-    if rank_count() == 1:
-        return function()
-    outcome = [None, None]  # result, error
-    if is_first_rank():
-        try:
-            outcome[0] = function()
-        except (SolaError, OSError) as error:
-            outcome[1] = error
-    torch.distributed.broadcast_object_list(outcome, src=0)
-    result, error = outcome
-    if error is None:
-        return result
-    if is_first_rank():
-        raise error
-    sys.exit(EXIT_USER_ERROR)  # the first one says why
-
-
-def from_all_ranks(items: list[Any]) -> list[Any]:
-    """Every rank's items, on all of them."""
-    import torch
-
-    if rank_count() == 1:
-        return items
-    parts = [None] * rank_count()
-    torch.distributed.all_gather_object(parts, items)
-    return [item for part in parts for item in part]
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of every rank's values."""
-    import torch
-
-    if rank_count() > 1:
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-    return values
 
 
 def seed_everything(seed: int) -> None:

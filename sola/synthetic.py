@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.checkpoint import write_atomically, write_npy
 from sola.dataset import SPLITS, label_folder
+from sola.files import FolderLock, read_bytes, write_atomically, write_npy
 from sola.runtime import SolaError, progress, random_generator
 
 MARKER = "SYNTHETIC.json"  # says what the folder holds, and that this program may use it
@@ -62,17 +62,33 @@ def write_synthetic(
     all. Raises SolaError when it holds anything else.
     """
     folder = Path(data_root).parent
-    about = {"about": "synthetic features, not real videos", "channels": feature_dim, "seed": seed}
-    marker = json.dumps(about)
+    with FolderLock(folder):
+        if not _is_written(folder, feature_dim, seed):
+            _write_all(Path(data_root), Path(label_base), feature_dim, seed)
+
+
+def _marker(feature_dim: int, seed: int) -> str:
+    return json.dumps(
+        {"about": "synthetic features, not real videos", "channels": feature_dim, "seed": seed}
+    )
+
+
+def _is_written(folder: Path, feature_dim: int, seed: int) -> bool:
+    """Whether the folder holds this data set. Raises SolaError when it holds anything else."""
     if (folder / MARKER).is_file():
-        if (folder / MARKER).read_text() != marker:
+        if read_bytes(folder / MARKER) != _marker(feature_dim, seed).encode():
             raise SolaError(f"{folder}: holds synthetic data of other settings; remove this folder")
-        return
+        return True
     if folder.exists() and any(folder.iterdir()):
         raise SolaError(
             f"{folder}: holds other files, so no synthetic data is written there; "
             "name a new folder in data_root and label_base"
         )
+    return False
+
+
+def _write_all(data_root: Path, label_base: Path, feature_dim: int, seed: int) -> None:
+    folder = data_root.parent
     unfinished = folder.with_name(f".{folder.name}.tmp")
     if unfinished.exists():  # of a run that was killed
         shutil.rmtree(unfinished)
@@ -81,12 +97,12 @@ def write_synthetic(
     action = generator.standard_normal(LATENTS)
     action *= ACTION / np.linalg.norm(action)
     for split in SPLITS:
-        features = unfinished / Path(data_root).name / split
-        labels = label_folder(unfinished / Path(label_base).name, split)
+        features = unfinished / data_root.name / split
+        labels = label_folder(unfinished / label_base.name, split)
         for number in progress(range(VIDEOS[split]), desc=f"synthetic {split}", unit="video"):
             x, y = synthetic_video(mixing, action, generator)
             write_npy(features / f"{split}_{number:03d}.npy", x)
             write_npy(labels / f"{split}_{number:03d}.npy", y)
-    write_atomically(unfinished / MARKER, marker.encode())
+    write_atomically(unfinished / MARKER, _marker(feature_dim, seed).encode())
     os.rename(unfinished, folder)
     print(f"{folder}: synthetic data set written, {sum(VIDEOS.values())} videos", flush=True)

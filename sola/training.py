@@ -1,38 +1,52 @@
 """The training loop, and what surrounds it: data, evaluation, checkpoints, pictures."""
 
 import math
+import signal
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sola.checkpoint import open_run, run_identity, save, save_state
+from sola.arrays import ArrayFile, read_features
+from sola.checkpoint import save
 from sola.config import Config
-from sola.dataset import ArrayFile, read_features
 from sola.encode import encode_video
-from sola.learner import STEP_FIGURES, Learner, make_learner, training_step, update_ratio
+from sola.files import FolderLock
+from sola.learner import (
+    STEP_FIGURES,
+    Learner,
+    learner_state,
+    make_learner,
+    restore,
+    training_step,
+    update_ratio,
+    weights_are_finite,
+)
 from sola.metrics import Record, append_record, evaluations, read_records
 from sola.model import SoLaModule
 from sola.plots import VideoPicture, draw_tsm_sheet
 from sola.probe import probe_logistic_regression, probe_sgd
-from sola.report import describe
-from sola.run_data import RunData, open_data
-from sola.runtime import (
-    SolaError,
+from sola.ranks import (
+    any_rank,
     from_first_rank,
     is_first_rank,
     join_ranks,
-    progress,
     rank_count,
-    resolve_device,
     sum_over_ranks,
 )
+from sola.report import describe
+from sola.run_data import RunData, open_data
+from sola.run_state import open_run, run_identity, save_state
+from sola.runtime import DeferredSignals, Interrupted, SolaError, progress, resolve_device
 from sola.synthetic import write_synthetic
 from sola.tsm import loss_landmarks
 from sola.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
 
 STEPS_PER_CHECK = 10  # the loss is looked at, and so waited for, once in so many steps
+STATE_SECONDS = 300.0  # between two savings of the training state, at most
 LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
 
 
@@ -40,30 +54,60 @@ class TrainingError(SolaError):
     """Training cannot go on; the message says at which epoch and step, and why."""
 
 
+NO_FIGURES = torch.empty(0, len(STEP_FIGURES), dtype=torch.float64)
+
+
+@dataclass
+class Progress:
+    """How far a run has come, and when that was last saved."""
+
+    epoch: int = 0  # epochs that are complete
+    figures: Tensor = field(
+        default_factory=lambda: NO_FIGURES
+    )  # of the next one's steps: [step, 3]
+    seconds: float = 0.0  # spent on these steps
+    saved_at: float = field(default_factory=time.monotonic)
+
+
 def train(config: Config, *, restart: bool = False) -> list[Record]:
     """Train as the configuration says, or continue an interrupted run; returns all records.
 
     Under torchrun all ranks train, and the first alone reads and writes everything but the
-    training features. Raises SolaError for whatever the user can mend.
+    training features. Raises SolaError for whatever the user can mend; Interrupted upon Ctrl-C or
+    SIGTERM, with all that was learned saved.
     """
     device = resolve_device(config.device)
     join_ranks(device)
     data = from_first_rank(lambda: find_data(config))
-    state = from_first_rank(lambda: open_run(config, data.training.lengths, restart=restart))
-    learner = make_learner(config, device)
-    module = learner.model.module
-    last_epoch = 0
-    if state is not None:
-        last_epoch = state["epoch"]
-        learner.model.load_state_dict(state["model"])
-        learner.optimiser.load_state_dict(state["optimiser"])
-        print(f"{config.run_folder}: {last_epoch} of {config.epoch} epochs are done", flush=True)
-    elif is_first_rank():
-        draw(config, 0, module, data)
-        save_run_state(config, 0, learner, data)
-    if is_first_rank():
-        evaluate(config, last_epoch, module, data)  # unless an earlier run has come so far
-    if last_epoch < config.epoch:
+    lock = FolderLock(config.run_folder)
+    from_first_rank(lock.acquire)
+    try:
+        state = from_first_rank(lambda: open_run(config, data.training.lengths, restart=restart))
+        learner = make_learner(config, device)
+        so_far = Progress()
+        if state is not None:
+            if len(state["figures"]) >= math.ceil(len(data.videos) / config.batch_size):
+                raise TrainingError("the training state is of another run; --restart sets it aside")
+            restore(learner, state)
+            so_far = Progress(state["epoch"], state["figures"], state["seconds"])
+            within = f" and {len(so_far.figures)} steps" if len(so_far.figures) else ""
+            print(f"{config.run_folder}: {so_far.epoch}{within} of {config.epoch} epochs are done")
+        elif is_first_rank():
+            draw(config, 0, learner.model.module, data)
+            save_progress(config, learner, data, so_far)
+        train_epochs(config, learner, data, so_far)
+        return from_first_rank(lambda: read_records(config.metrics_file))
+    finally:
+        lock.release()
+
+
+def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progress) -> None:
+    """Train until all epochs are done; record, save, probe and draw."""
+    module, device = learner.model.module, learner.target.device
+    was_saved = so_far.epoch == 0 or config.model_file(so_far.epoch).exists()
+    if is_first_rank() and was_saved and not len(so_far.figures):
+        evaluate(config, so_far.epoch, module, data)  # unless it is on record
+    if so_far.epoch < config.epoch:
         windows = open_windows(
             data.videos,
             learner.times,
@@ -77,17 +121,22 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
         ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
         print(f"training on {device}{ranks}, {len(data.videos)} windows an epoch")
         print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}", flush=True)
-    for epoch in range(last_epoch + 1, config.epoch + 1):
-        record = train_epoch(config, epoch, learner, windows, data)
-        if is_first_rank():
-            append_record(config.metrics_file, record)
-            print(describe(record, config), flush=True)
-            if is_saving(config, epoch):
-                weights = {n: w.cpu().contiguous() for n, w in module.state_dict().items()}
-                save(config.model_file(epoch), weights)
-                save_run_state(config, epoch, learner, data)
-                evaluate(config, epoch, module, data)
-    return from_first_rank(lambda: read_records(config.metrics_file))
+    while so_far.epoch < config.epoch:
+        with DeferredSignals() as signals:
+            record = train_epoch(config, learner, windows, data, so_far, signals)
+            epoch = record["epoch"]
+            so_far.epoch, so_far.figures, so_far.seconds = epoch, NO_FIGURES, 0.0
+            if is_first_rank():
+                append_record(config.metrics_file, record)
+                print(describe(record, config), flush=True)
+                if is_saving(config, epoch):
+                    weights = {n: w.cpu().contiguous() for n, w in module.state_dict().items()}
+                    save(config.model_file(epoch), weights)
+            if is_saving(config, epoch) or any_rank(is_urgent(so_far, signals), device):
+                save_progress(config, learner, data, so_far)
+            stop_if_asked(signals, device, f"after epoch {epoch} of {config.epoch}")
+        if is_first_rank() and is_saving(config, epoch):
+            evaluate(config, epoch, module, data)
 
 
 def find_data(config: Config) -> RunData:
@@ -97,46 +146,76 @@ def find_data(config: Config) -> RunData:
     return open_data(config)
 
 
-def save_run_state(config: Config, epoch: int, learner: Learner, data: RunData) -> None:
-    """Save all that the same command needs to continue after this epoch."""
-    state = {
-        "epoch": epoch,
-        "identity": run_identity(config, data.training.lengths),
-        "model": learner.model.state_dict(),
-        "optimiser": learner.optimiser.state_dict(),
-    }
-    save_state(config.run_folder, state)
+def save_progress(config: Config, learner: Learner, data: RunData, so_far: Progress) -> None:
+    """Save all that the same command needs to go on from here, on the first rank."""
+    if not weights_are_finite(learner):
+        raise TrainingError(f"epoch {so_far.epoch + bool(len(so_far.figures))}: {diverged(config)}")
+    if is_first_rank():
+        state = {
+            "epoch": so_far.epoch,
+            "figures": so_far.figures,
+            "seconds": so_far.seconds,
+            "identity": run_identity(config, data.training.lengths),
+            **learner_state(learner),
+        }
+        save_state(config.run_folder, state)
+    so_far.saved_at = time.monotonic()
+
+
+def is_urgent(so_far: Progress, signals: DeferredSignals) -> bool:
+    """Whether the state is to be saved now, since it is time or the run is to end."""
+    return signals.noted is not None or time.monotonic() - so_far.saved_at >= STATE_SECONDS
+
+
+def stop_if_asked(signals: DeferredSignals, device: torch.device, where: str) -> None:
+    """Raise Interrupted on all ranks when any of them was asked to end."""
+    if any_rank(signals.noted is not None, device):
+        raise Interrupted(
+            signals.noted or signal.SIGTERM,
+            f"stopped {where}; it is saved, and the same command goes on from there",
+        )
 
 
 def train_epoch(
     config: Config,
-    epoch: int,
     learner: Learner,
     windows: FileWindows | HeldWindows,
     data: RunData,
+    so_far: Progress,
+    signals: DeferredSignals,
 ) -> Record:
-    """One window of every training video: the training steps, the epoch's picture and record."""
-    started = time.perf_counter()
+    """What is left of the next epoch, one window of every training video: steps, picture, record.
+
+    The state is saved between two steps when that is urgent.
+    """
+    epoch, done = so_far.epoch + 1, len(so_far.figures)
+    started = time.perf_counter() - so_far.seconds
     lengths = [video.length for video in data.videos]
     chosen = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=epoch)
     firsts = range(0, len(lengths), config.batch_size)
     lasts = [min(first + config.batch_size, len(lengths)) for first in firsts]
     parts, shares = zip(*map(rank_part, firsts, lasts), strict=True)
-    steps = len(parts)
-    figures = torch.zeros(
-        steps, len(STEP_FIGURES), dtype=torch.float64, device=learner.target.device
-    )
-    batches = windows.batches(chosen, parts)
-    bar = progress(batches, total=steps, desc=f"epoch {epoch}/{config.epoch}", unit="step")
-    for step, batch in enumerate(bar, start=1):
+    steps, device = len(parts), learner.target.device
+    figures = torch.zeros(steps, len(STEP_FIGURES), dtype=torch.float64, device=device)
+    if is_first_rank():
+        figures[:done] = so_far.figures.to(device)
+    batches = windows.batches(chosen, parts[done:])
+    about = f"epoch {epoch}/{config.epoch}"
+    bar = progress(batches, initial=done, total=steps, desc=about, unit="step")
+    for step, batch in enumerate(bar, start=done + 1):
         figures[step - 1] = training_step(learner, batch, shares[step - 1])
-        if step % STEPS_PER_CHECK == 1 or step % config.visualizing_step == 0 or step == steps:
+        urgent = is_urgent(so_far, signals)
+        if is_looked_at(config, step, steps) or (urgent and rank_count() == 1):
             seen = sum_over_ranks(figures[:step])
             check_losses(seen[:, 0], config, epoch, data.videos, chosen[0])
             bar.set_postfix(loss=f"{seen[:, 0].mean().item():.4f}")
-        elapsed = time.perf_counter() - started
-        if is_first_rank() and is_drawn(config, epoch, step, steps, elapsed):
-            draw(config, epoch, learner.model.module, data)
+            elapsed = time.perf_counter() - started
+            if is_first_rank() and is_drawn(config, epoch, step, steps, elapsed):
+                draw(config, epoch, learner.model.module, data)
+            if step < steps and any_rank(urgent, device):
+                so_far.figures, so_far.seconds = seen.cpu(), elapsed
+                save_progress(config, learner, data, so_far)
+                stop_if_asked(signals, device, f"in epoch {epoch} after step {step} of {steps}")
     loss, mean, square = seen.T.cpu()  # [steps] each
     sizes = torch.tensor(lasts) - torch.tensor(firsts)
     record = {
@@ -146,11 +225,15 @@ def train_epoch(
         "tanh_alpha": learner.model.module.alpha.tanh().item(),
         "update_ratio": update_ratio(learner, batch),
     }
-    weights_are_finite = all(weights.isfinite().all() for weights in learner.model.parameters())
-    if not weights_are_finite or not all(map(math.isfinite, record.values())):
+    if not weights_are_finite(learner) or not all(map(math.isfinite, record.values())):
         raise TrainingError(f"epoch {epoch}: {diverged(config)}")
     record |= {"windows": len(data.videos), "seconds": round(time.perf_counter() - started, 3)}
-    return {"record": "epoch", "epoch": epoch} | record
+    return {"record": "epoch", "epoch": epoch} | record | data.skipped
+
+
+def is_looked_at(config: Config, step: int, steps: int) -> bool:
+    """Whether the losses up to this step (from 1) are waited for, so that it may be drawn."""
+    return step % STEPS_PER_CHECK == 1 or step % config.visualizing_step == 0 or step == steps
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:
@@ -165,7 +248,7 @@ def check_losses(
     if len(bad):
         step = int(bad[0])
         batch = order[step * config.batch_size : (step + 1) * config.batch_size]
-        names = ", ".join(videos[i].path for i in batch[:5]) + (", ..." if len(batch) > 5 else "")
+        names = " ".join(Path(videos[i].path).stem for i in batch)
         raise TrainingError(
             f"epoch {epoch}, step {step + 1}: the loss is {losses[step].item()}; "
             f"{diverged(config)} (batch of {len(batch)} videos: {names})"
@@ -175,8 +258,8 @@ def check_losses(
 def diverged(config: Config) -> str:
     """What to say of figures that are no longer finite."""
     return (
-        "the weights have diverged, nothing was saved since the last checkpoint; --restart with a "
-        f"lower learning_rate than {config.learning_rate}"
+        "the weights have diverged, what was saved before is as it was; --restart with a lower "
+        f"learning_rate than {config.learning_rate}"
     )
 
 
@@ -223,7 +306,7 @@ def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> N
             seed=config.seed,
         )
     record = {"record": "evaluation", "epoch": epoch, "protocol": config.eval_protocol, **scores}
-    record["seconds"] = round(time.perf_counter() - started, 3)
+    record |= {"seconds": round(time.perf_counter() - started, 3)} | data.skipped
     append_record(config.metrics_file, record)
     print(f"eval_result in epoch{epoch}: {scores['accuracy']:.4f}", flush=True)
     if not scores.get("converged", True):

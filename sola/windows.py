@@ -13,17 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.dataset import ArrayFile, DataError, read_features
+from sola.arrays import ArrayFile, BadFileError, read_features
 from sola.pipeline import in_background
-from sola.runtime import (
-    SolaError,
-    free_memory,
-    from_all_ranks,
-    progress,
-    random_generator,
-    rank,
-    rank_count,
-)
+from sola.ranks import from_all_ranks, rank, rank_count
+from sola.runtime import SolaError, free_memory, progress, random_generator
 
 PREFETCHED_BATCHES = 2
 WINDOWS_PER_READ = 16  # one reader's share of a batch at a time
@@ -156,7 +149,7 @@ def load_snippets(
         video, rows = job
         features = torch.from_numpy(read_features(video)).to(dtype)
         if not features.isfinite().all():
-            raise DataError(f"{video.path}: holds values beyond the range of {dtype}")
+            raise BadFileError(video.path, f"holds values beyond the range of {dtype}")
         snippets[slice(*rows)] = features
 
     jobs = zip(videos, itertools.pairwise(ends), strict=True)

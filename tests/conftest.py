@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 import yaml
 
+from sola import training
 from sola.checkpoint import load_weights
 from sola.config import Config, load_config
 from sola.metrics import read_records
+from sola.plots import draw_tsm_sheet
 from sola.training import train
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
@@ -34,6 +37,16 @@ TINY = {
     "learning_rate": 1e-3,
     "device": "cpu",
 }
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=6, help="processes killed by each such test")
+    parser.addoption("--fuzz", type=int, default=104, help="damaged files that are tried")
+
+
+@pytest.fixture
+def kills(request) -> int:
+    return request.config.getoption("--kills")
 
 
 def slowly_varying(length: int, generator: np.random.Generator, channels: int = FEATURE_DIM):
@@ -79,8 +92,17 @@ def workplace(tmp_path, tiny_data, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def config(workplace) -> Config:
+def config(workplace, monkeypatch) -> Config:
+    """tiny.yaml, for runs without pictures, which would take most of their time."""
+    monkeypatch.setattr(training, "draw_tsm_sheet", lambda *_: None)
     return load_config(workplace / "tiny.yaml")
+
+
+@pytest.fixture
+def drawing_config(config, monkeypatch) -> Config:
+    """tiny.yaml, for runs with pictures."""
+    monkeypatch.setattr(training, "draw_tsm_sheet", draw_tsm_sheet)
+    return config
 
 
 def replace(config: Config, **changes) -> Config:
@@ -116,3 +138,14 @@ def same(first, second) -> bool:
 def without_seconds(config):
     records = read_records(config.metrics_file)
     return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
+
+
+def write_index_files(workplace: Path, splits=("training", "validation")) -> None:
+    """The pickles of the original, for the tiny data."""
+    for split in splits:
+        paths = sorted((workplace / "HACS_DATA" / split).glob("*.npy"))
+        durations = {path.name: len(np.load(path)) for path in paths}
+        subset = [path.stem for path in paths]
+        for name, content in (("duration", durations), ("subset_list", subset)):
+            path = workplace / f"HACS_DATA/{split}_{name}.pkl"
+            path.write_bytes(pickle.dumps(content))

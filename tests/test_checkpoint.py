@@ -1,23 +1,33 @@
 """Files are replaced whole, and damaged ones are named."""
 
+import json
 import resource
 
 import pytest
 import torch
 
-from sola.checkpoint import CheckpointError, load, load_state, save, save_state, write_atomically
+from sola.checkpoint import CheckpointError, load, save
+from sola.files import write_atomically
 from sola.metrics import append_record, read_records
+from sola.run_state import load_state, save_state
 from sola.runtime import SolaError
 
 
 def state_of(epoch):
-    return {"epoch": epoch, "identity": {}, "model": {"w": torch.ones(3)}, "optimiser": {}}
+    return {
+        "epoch": epoch,
+        "figures": torch.zeros(2, 3, dtype=torch.float64),
+        "seconds": 0.5,
+        "identity": {"config": {}},
+        "model": {"w": torch.ones(3)},
+        "optimiser": {},
+    }
 
 
 def test_newest_state_is_loaded_and_the_last_two_are_kept(tmp_path):
     for epoch in (2, 9, 10):
         save_state(tmp_path, state_of(epoch))
-    assert {path.name for path in tmp_path.iterdir()} == {"state_9.pt", "state_10.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"state_9-2.pt", "state_10-2.pt"}
     assert load_state(tmp_path)["epoch"] == 10
     assert load_state(tmp_path / "absent") is None
 
@@ -26,21 +36,21 @@ def test_newest_state_is_loaded_and_the_last_two_are_kept(tmp_path):
 def test_a_damaged_state_is_set_aside_for_the_one_before(tmp_path, content, capsys):
     save_state(tmp_path, state_of(2))
     if isinstance(content, bytes):
-        (tmp_path / "state_3.pt").write_bytes(content)
+        (tmp_path / "state_3-2.pt").write_bytes(content)
     else:
-        save(tmp_path / "state_3.pt", content)
+        save(tmp_path / "state_3-2.pt", content)
     assert load_state(tmp_path)["epoch"] == 2
-    assert "state_3.pt is damaged" in capsys.readouterr().out
-    assert (tmp_path / "state_3.damaged").exists()
-    (tmp_path / "state_2.pt").write_bytes(b"")
+    assert "state_3-2.pt is damaged" in capsys.readouterr().out
+    assert (tmp_path / "state_3-2.damaged").exists()
+    (tmp_path / "state_2-2.pt").write_bytes(b"")
     assert load_state(tmp_path) is None
 
 
 def test_a_state_that_cannot_be_read_is_not_called_damaged(tmp_path):
-    (tmp_path / "state_3.pt").mkdir()  # stands for any error of the disk; root may read anything
-    with pytest.raises(CheckpointError, match=r"state_3\.pt: cannot read this checkpoint"):
+    (tmp_path / "state_3-2.pt").mkdir()  # stands for any error of the disk; root may read anything
+    with pytest.raises(CheckpointError, match=r"state_3-2\.pt: not a file"):
         load_state(tmp_path)
-    assert (tmp_path / "state_3.pt").exists()
+    assert (tmp_path / "state_3-2.pt").exists()
 
 
 class Executed:
@@ -71,10 +81,19 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(tmp_path):
 def test_a_record_that_was_cut_short_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert read_records(path) == []
-    append_record(path, {"record": "epoch", "epoch": 1})
+    record = {"record": "epoch", "epoch": 1, "loss": 0.5, "tanh_alpha": 0.1, "seconds": 2}
+    append_record(path, record)
     with open(path, "a") as file:
         file.write('{"record": "epo')
-    assert read_records(path) == [{"record": "epoch", "epoch": 1}]
-    path.write_text("not json\n")
-    with pytest.raises(SolaError, match=r"metrics\.jsonl: damaged"):
-        read_records(path)
+    assert read_records(path) == [record]
+    good = json.dumps(record)
+    for bad in (
+        "not json",
+        "[" * 9999,
+        "[]",
+        good.replace("0.5", "NaN"),
+        good.replace("1,", '"1",'),
+    ):
+        path.write_text(f"{good}\n{bad}\n{good}\n")
+        with pytest.raises(SolaError, match=r"metrics\.jsonl: line 2 is damaged"):
+            read_records(path)

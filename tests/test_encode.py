@@ -5,7 +5,8 @@ import pytest
 import torch
 from conftest import FEATURE_DIM
 
-from sola.dataset import open_split, read_features
+from sola.arrays import read_features
+from sola.dataset import open_split
 from sola.encode import batches_of_videos, encode_batches, encode_snippets, encode_video
 from sola.model import SoLaModule
 

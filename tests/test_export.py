@@ -10,12 +10,14 @@ import torch
 from conftest import FEATURE_DIM, replace
 
 from sola import export
+from sola.arrays import DataError
 from sola.checkpoint import CheckpointError, file_sha256
-from sola.dataset import DataError
 from sola.export import export_features
-from sola.metrics import append_record
+from sola.metrics import NUMBERS, append_record
 from sola.model import SoLaModule, load_module
 from sola.runtime import SolaError
+
+SCORES = NUMBERS["evaluation"]
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_best_last_and_a_file(workplace, trained):
     with pytest.raises(CheckpointError, match=r"best: no linear probe .* use last"):
         export_features(trained, "best")
     for epoch, accuracy in ((0, 0.9), (1, 0.8), (2, 0.6), (4, 0.6)):  # epoch 1 was not saved
-        record = {"record": "evaluation", "epoch": epoch, "accuracy": accuracy}
+        record = {"record": "evaluation", "epoch": epoch} | dict.fromkeys(SCORES, accuracy)
         append_record(trained.metrics_file, record)
     assert export_features(trained, "best").name == "tiny_2"  # the earliest on a tie
     assert export_features(trained, "last").name == "tiny_4"
@@ -85,7 +87,7 @@ def test_best_last_and_a_file(workplace, trained):
 
 def test_best_says_when_the_untouched_features_were_better(trained, capsys):
     for epoch, accuracy in ((0, 0.9), (2, 0.6)):
-        record = {"record": "evaluation", "epoch": epoch, "accuracy": accuracy}
+        record = {"record": "evaluation", "epoch": epoch} | dict.fromkeys(SCORES, accuracy)
         append_record(trained.metrics_file, record)
     export_features(trained, "best")
     assert "not above the untouched features" in capsys.readouterr().out

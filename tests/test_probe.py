@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import torch
 
-from sola.dataset import DataError, open_features
+from sola.arrays import DataError, open_features
 from sola.model import SoLaModule
 from sola.probe import (
     ProbeVideos,
@@ -211,7 +211,7 @@ def test_a_module_that_gives_nan_is_an_error(tmp_path):
     training = make_videos(tmp_path, "training", 1, seed=0)
     module = SoLaModule(C, 4)
     torch.nn.init.constant_(module.alpha, float("nan"))
-    with pytest.raises(DataError, match="training: the module's output"):
+    with pytest.raises(DataError, match=r"\.npy: the module's output is NaN"):
         run("logistic_regression", module, training, training)
 
 

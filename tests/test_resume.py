@@ -21,8 +21,9 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch,
     records = without_seconds(config)
     shutil.rmtree(config.run_folder)
 
-    for name in ("save", "save_state", "append_record", "draw", "evaluate"):
-        for call in (1, 2, 3):
+    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)  # a state after every step
+    for name in ("save", "save_state", "append_record", "draw", "evaluate", "training_step"):
+        for call in (1, 2, 3, 4):
             with monkeypatch.context() as patch:
                 dies_at_call(patch, training, name, call)
                 with contextlib.suppress(KeyboardInterrupt):
@@ -74,9 +75,9 @@ def test_another_run_is_not_continued(workplace, config):
         train(replace(config, epoch=5))
 
 
-def test_restart_keeps_the_old_run_aside(workplace, config):
-    train(config)
-    train(config, restart=True)
+def test_restart_keeps_the_old_run_aside(workplace, drawing_config):
+    train(drawing_config)
+    train(drawing_config, restart=True)
     names = sorted(path.name for path in (workplace / "models").iterdir())
     assert len(names) == 2
     assert names[1].startswith("tiny_until_")

@@ -9,10 +9,12 @@ LEVELS = [
     {"run_data"},
     {"probe", "plots", "windows", "synthetic", "report"},
     {"encode", "learner"},
-    {"model"},
-    {"dataset", "tsm", "checkpoint"},
+    {"model", "run_state", "dataset"},
+    {"checkpoint", "tsm", "arrays"},
     {"config", "metrics"},
-    {"runtime", "pipeline"},
+    {"files"},
+    {"runtime"},
+    {"ranks", "pipeline", "pickles"},
 ]
 
 

@@ -12,9 +12,9 @@ import yaml
 from conftest import FEATURE_DIM, TINY, replace, same, weights_after, without_seconds
 
 from sola import learner, training
+from sola.arrays import DataError
 from sola.checkpoint import load_weights
 from sola.config import Config, load_config
-from sola.dataset import DataError
 from sola.learner import make_learner, step_figures, update_ratio
 from sola.metrics import read_records
 from sola.report import describe, summary
@@ -24,8 +24,10 @@ from sola.tsm import loss_landmarks
 from sola.windows import epoch_windows
 
 
-def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(workplace, config, capsys):
-    config = replace(config, epoch=60, saving_epoch=25, learning_rate=1e-2)
+def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(
+    workplace, drawing_config, capsys
+):
+    config = replace(drawing_config, epoch=60, saving_epoch=25, learning_rate=1e-2)
     records = train(config)
     losses = [r["loss"] for r in records if r["record"] == "epoch"]
     floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, use_predictor=True)
@@ -35,7 +37,7 @@ def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(workplace,
     folder = workplace / "models" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
         *(f"tiny_{epoch}.pt" for epoch in (25, 50, 60)),
-        *("state_50.pt", "state_60.pt", "config.yaml", "metrics.jsonl"),
+        *("state_50-0.pt", "state_60-0.pt", "config.yaml", "metrics.jsonl"),
     }
     pictures = {path.name for path in (workplace / "visualizing" / "tiny").iterdir()}
     assert pictures == {f"tiny_epoch{epoch}.png" for epoch in (0, 25, 50, 60)}
@@ -110,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_checkpoint(config, m
     monkeypatch.setattr(training, "epoch_windows", remembered_windows)
     with pytest.raises(TrainingError, match="epoch 6, step 2: the loss is nan") as caught:
         train(replace(config, epoch=8))  # three steps an epoch, continued after epoch 4
-    trainable = sorted(f"t{i}.npy" for i in range(13) if i not in (2, 3))
+    trainable = sorted(f"t{i}" for i in range(13) if i not in (2, 3))
     for video in orders[1][5:10]:
         assert trainable[video] in str(caught.value)
     assert {path: path.read_bytes() for path in config.run_folder.glob("*.pt")} == saved
@@ -276,11 +278,17 @@ def test_metrics_file_holds_one_record_an_epoch_and_one_an_evaluation(config):
     ]  # fmt: skip
 
 
-def test_the_yaml_of_the_original_runs_unchanged(workplace):
+def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
     canonical = dataclasses.asdict(Config(exp_name="x")) | {"eval_eval_iter": 1}
-    new_keys = {"synthetic", "seed", "device", "precision", "storage", "storage_dtype"} | {
-        key for key in canonical if key.startswith(("eval_snippets", "eval_protocol"))
-    }
+    new_keys = {
+        "synthetic",
+        "on_bad_file",
+        "seed",
+        "device",
+        "precision",
+        "storage",
+        "storage_dtype",
+    } | {key for key in canonical if key.startswith(("eval_snippets", "eval_protocol"))}
     settings = canonical | TINY | {"visualizing_save_path": "tsm_vis"}
     settings = {key: value for key, value in settings.items() if key not in new_keys}
     assert len(settings) == 36

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, as_rank
 
-from sola.dataset import DataError, open_split
+from sola.arrays import DataError
+from sola.dataset import open_split
 from sola.runtime import SolaError, free_memory
 from sola.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
 

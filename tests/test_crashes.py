@@ -1,0 +1,249 @@
+"""Real processes that are killed, stopped, or meet one another and a full disk: nothing is lost."""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY, replace, same, weights_after, without_seconds
+
+from sola import training
+from sola.files import FolderLock
+from sola.run_state import load_state
+from sola.runtime import DeferredSignals, Interrupted, SolaError
+from sola.training import Progress, is_urgent, train
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+SCRIPT = [sys.executable, "-u", "-W", "error", str(REPOSITORY / "main_simsiam.py")]
+
+
+def run_killed(workplace, kills, script, *arguments):
+    """Ends of the processes of tests/killed_runs.py: a whole run, killed ones, the last one."""
+    command = [sys.executable, str(REPOSITORY / "tests/killed_runs.py"), script, "3", str(kills)]
+    output = subprocess.run(
+        [*command, "--yaml_path=tiny.yaml", *arguments],
+        cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    first, *killed, last = map(int, output.split())
+    assert (first, last) == (0, 0)
+    assert len(killed) == kills
+    assert set(killed) <= {-9, 130, 143, 0}
+    assert killed.count(0) < kills / 2  # the moments lie within the runs
+    assert "Traceback" not in (workplace / "output.txt").read_text()
+
+
+def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
+    settings = ["exp_name=NAME", "epoch=40", "saving_epoch=20"]
+    run_killed(workplace, kills, "main_simsiam", *settings)
+    whole, killed = (replace(config, exp_name=name, epoch=40) for name in ("whole", "killed"))
+    assert without_seconds(whole) == without_seconds(killed)
+    for epoch in (20, 40):
+        assert whole.model_file(epoch).read_bytes() == killed.model_file(epoch).read_bytes()
+    states = [load_state(run.run_folder) for run in (whole, killed)]
+    assert same(states[0]["model"], states[1]["model"])
+    moments = [state["optimiser"] for state in states]
+    assert all(same(moments[0][number], moments[1][number]) for number in moments[0])
+    assert whole.picture_folder.joinpath("whole_epoch40.png").exists()
+    names = [
+        {path.name.replace(run.exp_name, "") for path in folder.iterdir()}
+        for run in (whole, killed)
+        for folder in (run.run_folder, run.picture_folder)
+    ]
+    assert names[:2] == names[2:]  # nothing missing, nothing half-written
+
+
+def test_pictures_of_a_killed_run_are_those_of_a_whole_one(workplace, drawing_config, monkeypatch):
+    config = drawing_config
+    train(config)
+    whole = {path.name: path.read_bytes() for path in config.picture_folder.iterdir()}
+    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        interrupts_at_step(patch, 5, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, restart=True)
+    train(config)
+    assert {path.name: path.read_bytes() for path in config.picture_folder.iterdir()} == whole
+
+
+def test_a_dump_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
+    train(replace(config, epoch=2))
+    run_killed(workplace, kills, "process_feature", "--load_model=2", "feature_save_path=NAME")
+    contents = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (workplace / "whole/tiny_2", workplace / "killed/tiny_2")
+    ]
+    assert len(contents[0]) == 22
+    assert contents[0] == contents[1]
+
+
+def interrupts_at_step(patch, number, interrupt):
+    """Do something right after the n-th training step of this process."""
+    real, calls = training.training_step, []
+
+    def counting(*arguments):
+        figures = real(*arguments)
+        calls.append(1)
+        if len(calls) == number:
+            interrupt()
+        return figures
+
+    patch.setattr(training, "training_step", counting)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 5, 6, 12])  # 3 steps an epoch: within, at the end, at all ends
+def test_a_stop_loses_no_step(config, monkeypatch, number, step):
+    uninterrupted = weights_after(config)
+    records = without_seconds(config)
+    with monkeypatch.context() as patch:
+        interrupts_at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match=r"stopped .*; it is saved, and the same") as stopped:
+            train(config, restart=True)
+    assert stopped.value.number == number
+    done = divmod(step, 3)
+    assert f"state_{done[0]}-{done[1]}.pt" in os.listdir(config.run_folder)
+    assert same(uninterrupted, weights_after(config))
+    assert without_seconds(config) == records
+
+
+def test_a_second_signal_does_not_wait(config, monkeypatch):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupts_at_step(monkeypatch, 2, twice)
+    with pytest.raises(Interrupted, match=r"^$"):
+        train(config)
+    assert os.listdir(config.run_folder).count("state_0-2.pt") == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_state_is_saved_when_it_is_time_and_not_before(config, monkeypatch):
+    saved = []
+    monkeypatch.setattr(
+        training, "save_state", lambda _, s: saved.append((s["epoch"], len(s["figures"])))
+    )
+    train(replace(config, epoch=3))
+    assert saved == [(0, 0), (2, 0), (3, 0)]
+    saved.clear()
+    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    train(replace(config, epoch=3), restart=True)
+    assert saved == [*((epoch, step) for epoch in range(3) for step in range(3)), (3, 0)]
+
+
+def test_five_minutes_are_time():
+    monotonic = training.time.monotonic()
+    signals = DeferredSignals()
+    assert not is_urgent(Progress(saved_at=monotonic), signals)
+    assert is_urgent(Progress(saved_at=monotonic - 300), signals)
+    signals.noted = signal.SIGTERM
+    assert is_urgent(Progress(saved_at=monotonic), signals)
+
+
+def test_one_process_at_a_time_and_the_lock_dies_with_it(workplace):
+    command = [*SCRIPT, "--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000"]
+    options = {"cwd": workplace, "env": ENVIRONMENT, "text": True}
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+    read_until(first, "epoch 2/")
+    second = subprocess.run([*command, "--restart"], capture_output=True, **options)
+    assert second.returncode == 2
+    refusal = rf"error: models/tiny: in use by process {first.pid} on .*\n"
+    assert re.fullmatch(refusal, second.stderr)
+    first.kill()
+    first.communicate()
+    third = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    read_until(third, "epoch 2/")
+    third.terminate()
+    _, errors = third.communicate()
+    assert third.returncode == 143
+    assert re.fullmatch(r"stopped .*; it is saved, and the same command goes on .*\n", errors)
+    assert not (workplace / "models/.tiny.lock").exists()
+
+
+def read_until(process, start):
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"no line with {start}")
+
+
+def test_the_lock_does_not_live_on_in_children(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from sola.files import FolderLock\n"
+        f"FolderLock(Path({str(tmp_path / 'run')!r})).acquire()\n"
+        "if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], env=ENVIRONMENT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    lock = FolderLock(tmp_path / "run")
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SolaError, match=f"in use by process {holder.pid} on "):
+            lock.acquire()
+        holder.kill()
+        holder.wait()
+        with lock:  # though the child still lives
+            assert (tmp_path / ".run.lock").exists()
+    finally:
+        holder.communicate()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
+    lock, calls = FolderLock(tmp_path / "run"), []
+    real = FolderLock._open
+
+    def opened_before_its_holder_left(self):
+        file = real(self)
+        if not calls:
+            self.path.unlink()
+        calls.append(file)
+        return file
+
+    monkeypatch.setattr(FolderLock, "_open", opened_before_its_holder_left)
+    lock.acquire()
+    assert len(calls) == 2
+    assert lock.path.exists()
+    lock.release()
+
+
+@pytest.mark.parametrize("limit", [3_000, 20_000])  # bytes: a checkpoint, or a state
+def test_a_full_disk_is_one_error_and_the_run_goes_on_later(config, limit):
+    uninterrupted = weights_after(replace(config, epoch=8))
+    records = without_seconds(config)
+    train(config, restart=True)
+    before = {path: path.read_bytes() for path in config.run_folder.glob("*.pt")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(SolaError, match=r"cannot write its \d+ bytes: File too large"):
+            train(replace(config, epoch=8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(config.run_folder.glob(".*.tmp"))
+    assert same(uninterrupted, weights_after(replace(config, epoch=8)))
+    assert without_seconds(config) == records
+
+
+def test_a_state_of_another_network_is_refused(config):
+    train(config)
+    path = config.run_folder / "state_4-0.pt"
+    for change in ("model", "moments", "figures"):
+        state = torch.load(path)
+        if change == "model":
+            state["model"]["module.alpha"] = torch.zeros(2)
+        elif change == "moments":
+            state["optimiser"][0]["exp_avg"] = torch.zeros(2)
+        else:
+            state["epoch"], state["figures"] = 3, torch.zeros(3, 3, dtype=torch.float64)
+        torch.save(state, config.run_folder / "state_5-0.pt")
+        with pytest.raises(SolaError, match="training state is of another"):
+            train(replace(config, epoch=6))

@@ -1,0 +1,147 @@
+"""Files damaged at random, and files made to do harm, end in a clean result or in one line."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from conftest import FEATURE_DIM, REPOSITORY, replace, write_index_files
+
+from sola.checkpoint import CheckpointError, load, load_weights
+from sola.export import export_features
+from sola.model import SoLaModule, load_module
+from sola.training import train
+
+
+def test_damaged_files_of_every_kind(request, workplace, drawing_config):
+    write_index_files(workplace)
+    train(replace(drawing_config, epoch=2))
+    export_features(drawing_config, "2")
+    command = [sys.executable, str(REPOSITORY / "tests/fuzz.py"), str(workplace), "5"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    output = subprocess.run(
+        [*command, str(request.config.getoption("--fuzz"))],
+        env=environment, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    *wrong, growth = output.splitlines()
+    assert wrong == []
+    assert float(growth) < 400  # MB; a run that begins anew is among them
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A good checkpoint, to be spoilt."""
+    path = tmp_path / "good.pt"
+    torch.save(SoLaModule(FEATURE_DIM, 8).state_dict(), path)
+    load_module(path)
+    return path
+
+
+def repack(path, change, compression=zipfile.ZIP_STORED):
+    """Write a checkpoint anew with its pickle changed, its checksums right."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            changed = change(data) if name.endswith("data.pkl") else data
+            archive.writestr(name, changed)
+    assert changed is not None
+
+
+def refused(path, why):
+    with pytest.raises(CheckpointError, match=rf"{path.name}: .*{why}"):
+        load_module(path)
+
+
+def test_a_flipped_bit_in_the_weights_is_seen(checkpoint):
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    assert torch.load(checkpoint)  # the file before was good
+    checkpoint.write_bytes(data)
+    refused(checkpoint, "not as it was written")
+
+
+def test_an_archive_that_expands_is_refused(checkpoint):
+    repack(checkpoint, lambda data: data, zipfile.ZIP_DEFLATED)
+    refused(checkpoint, "compressed")
+
+
+def test_claims_beyond_the_file_are_refused(checkpoint):
+    repack(checkpoint, lambda data: data.replace(b"K\x01t", b"J\xff\xff\xff\x7ft"))
+    refused(checkpoint, "does not match expected size")
+
+
+def test_tensors_larger_than_their_memory_are_refused(checkpoint):
+    weights = torch.load(checkpoint)
+    weights["alpha"] = torch.zeros(1).expand(10**15)
+    torch.save(weights, checkpoint)
+    refused(checkpoint, "not a state_dict of weights")
+
+
+@pytest.mark.parametrize(
+    "spoil", ["foreign key", "missing key", "shape", "nan", "integers", "list"]
+)
+def test_checkpoints_of_something_else_are_refused(checkpoint, spoil):
+    weights = torch.load(checkpoint)
+    if spoil == "foreign key":
+        weights["extra.weight"] = torch.zeros(3)
+    elif spoil == "missing key":
+        del weights["conv_network.2.bias"]
+    elif spoil == "shape":
+        weights["conv_network.4.weight"] = torch.zeros(FEATURE_DIM, 7, 1)
+    elif spoil == "nan":
+        weights["alpha"][0] = float("nan")
+    elif spoil == "integers":
+        weights["alpha"] = torch.zeros(1, dtype=torch.int64)
+    torch.save([weights] if spoil == "list" else weights, checkpoint)
+    refused(checkpoint, "")
+
+
+def test_other_classes_in_a_checkpoint_are_refused_before_they_are_loaded(checkpoint):
+    torch.save({"alpha": bytearray(8)}, checkpoint)
+    refused(checkpoint, "bytearray in it")
+    torch.save({"alpha": torch.zeros(2).to_sparse()}, checkpoint)
+    refused(checkpoint, "in it")
+
+
+def test_pytorchs_old_format_which_claims_sizes_is_refused(checkpoint):
+    torch.save(torch.load(checkpoint), checkpoint, _use_new_zipfile_serialization=False)
+    refused(checkpoint, "not a checkpoint of PyTorch 1.6 or later")
+
+
+def test_the_originals_kind_of_checkpoint_is_taken(checkpoint):
+    """PyTorch 1.x on a GPU: parameters, another archive name, no alignment record."""
+    weights = {name: torch.nn.Parameter(w) for name, w in torch.load(checkpoint).items()}
+    torch.save(weights, checkpoint)
+    repack(
+        checkpoint, lambda data: data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    )
+    assert set(load_weights(checkpoint)) == set(weights)
+    assert all(torch.equal(load(checkpoint)[name], weights[name]) for name in weights)
+
+
+def test_a_pipe_is_not_waited_for(checkpoint, workplace, config):
+    os.mkfifo(workplace / "pipe.pt")
+    with pytest.raises(CheckpointError, match=r"pipe\.pt: not a file"):
+        load_module(workplace / "pipe.pt")
+    shutil.rmtree(workplace / "visualizing")
+    (workplace / "visualizing").mkdir()
+    os.mkfifo(workplace / "visualizing/pipe.npy")  # no regular file: not looked at
+    train(replace(config, epoch=1))
+
+
+def test_headers_of_python_2_are_read_without_a_word(workplace, config, recwarn):
+    path = workplace / "HACS_DATA/training/t5.npy"
+    features = np.load(path)
+    path.unlink()
+    np.save(path, features)
+    data = path.read_bytes()
+    shape = str(features.shape).encode()
+    old = shape.replace(b",", b"L,").replace(b")", b"L)")
+    path.write_bytes(data.replace(shape + b", }  ", old + b", }"))
+    train(replace(config, epoch=1))
+    assert not recwarn.list
