@@ -1,18 +1,40 @@
-"""Both scripts as users run them: through the command line, in a folder of their own."""
+"""Both scripts as users run them: through the command line, in a folder of their own.
+
+Some run in a process of their own; most in this one, which has all modules loaded.
+"""
 
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, run_script
 
+import main_simsiam
+import process_feature
+from sola import runtime
 from sola.config import Config
 from sola.model import SoLaModule
 
 README = (REPOSITORY / "README.md").read_text()
-SMALL_DEMO = ["epoch=2", "saving_epoch=1"]
+SMALL_DEMO = ["epoch=1"]
+
+
+@pytest.fixture
+def run_here(capfd, monkeypatch):
+    """Run a command in this process; what it left, as run_script gives it."""
+    monkeypatch.setattr(runtime, "_handle_signals", lambda _: {})
+    mains = {"main_simsiam.py": main_simsiam.main, "process_feature.py": process_feature.main}
+
+    def run(script, *arguments):
+        with pytest.raises(SystemExit) as left:
+            runtime.run_script(lambda: mains[script](list(arguments)))
+        output, errors = capfd.readouterr()
+        return SimpleNamespace(returncode=left.value.code, stdout=output, stderr=errors)
+
+    return run
 
 
 def assert_refused(result, *words):
@@ -24,17 +46,17 @@ def assert_refused(result, *words):
         assert word in result.stderr
 
 
-def test_train_continue_and_process(workplace):
+def test_train_continue_and_process(workplace, run_here):
     result = run_script("main_simsiam.py", "--yaml_path=tiny.yaml", "epoch=2", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # no progress bars where there is no terminal
     assert "epoch 1/2  loss 0." in result.stdout
     command = re.search(r"next: python (process_feature\.py .*)", result.stdout)[1]
-    result = run_script(*shlex.split(command), cwd=workplace)
+    result = run_here(*shlex.split(command))
     assert result.returncode == 0, result.stderr
     assert np.load(workplace / "transformed_features/tiny_2/validation/v0.npy").shape == (1, 16)
     assert len(list((workplace / "transformed_features/tiny_2").glob("*/*.npy"))) == 21
-    result = run_script("main_simsiam.py", "epoch=4", "--yaml_path=tiny.yaml", cwd=workplace)
+    result = run_here("main_simsiam.py", "epoch=4", "--yaml_path=tiny.yaml")
     assert result.returncode == 0, result.stderr
     assert "2 of 4 epochs are done" in result.stdout
     assert "eval_result in epoch4" in result.stdout
@@ -73,7 +95,7 @@ def test_bad_arguments_are_met_before_torch_is_imported(workplace, script, argum
         ("no memory", ["out of memory"]),
     ],
 )
-def test_bad_input_is_one_line(workplace, mischief, words):
+def test_bad_input_is_one_line(workplace, run_here, mischief, words):
     overrides = []
     path = workplace / "HACS_DATA/training/t5.npy"
     if mischief == "no features":
@@ -91,24 +113,25 @@ def test_bad_input_is_one_line(workplace, mischief, words):
         overrides = ["network_hidden_unit=99999999"]
     elif mischief == "read-only":  # a file where the folder should be also refuses root
         (workplace / "models").write_text("")
-    result = run_script("main_simsiam.py", "--yaml_path=tiny.yaml", *overrides, cwd=workplace)
+    result = run_here("main_simsiam.py", "--yaml_path=tiny.yaml", *overrides)
     assert_refused(result, *words)
 
 
-def test_the_commands_of_the_readme(tmp_path):
+def test_the_commands_of_the_readme(tmp_path, run_here, monkeypatch):
     """Every python command that README shows on the demo runs, with fewer epochs."""
     (tmp_path / "yamls").symlink_to(REPOSITORY / "yamls")
+    monkeypatch.chdir(tmp_path)
     commands = re.findall(
         r"^python ((?:main_simsiam|process_feature)\.py .*demo\S*.*?)(?: &&)?$", README, re.M
     )
     assert len(commands) >= 2
     for command in commands:
-        result = run_script(*shlex.split(command), *SMALL_DEMO, cwd=tmp_path)
+        result = run_here(*shlex.split(command), *SMALL_DEMO)
         assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "transformed_features").glob("demo_*/validation/*.npy"))) == 80
 
 
-def test_the_commands_for_hacs(workplace):
+def test_the_commands_for_hacs(workplace, run_here):
     """The original's steps 4 and 5 as README has them, on data of another width."""
     (workplace / "yamls").symlink_to(REPOSITORY / "yamls")
     commands = re.findall(r"^ +python (.*hacs_canonical.*)$", README, re.M)
@@ -116,7 +139,7 @@ def test_the_commands_for_hacs(workplace):
     width = [f"{key}=16" for key in ("in_feature_dim", "out_feature_dim", "dissim_proj_out")]
     for command in commands:
         arguments = [*shlex.split(command), *width, "network_hidden_unit=8", "saving_epoch=150"]
-        result = run_script(*arguments, cwd=workplace)
+        result = run_here(*arguments)
         assert result.returncode == 0, result.stderr
     assert len(list((workplace / "transformed_features/hacs_canonical_150").glob("*/*.npy"))) == 21
 
