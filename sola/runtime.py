@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,6 +45,7 @@ class DeferredSignals:
 
     def __init__(self) -> None:
         self.noted: int | None = None
+        self.defers = True
         self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> DeferredSignals:
@@ -57,8 +58,20 @@ class DeferredSignals:
         if self.noted is not None and kind is None:
             raise Interrupted(self.noted)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For a part that has nothing to save: within it they interrupt at once after all."""
+        self.defers = False
+        try:
+            if self.noted is not None:
+                raise Interrupted(self.noted)
+            yield
+        finally:
+            self.defers = True
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.noted is not None and rank_count() == 1:  # torchrun repeats what a terminal sent
+        is_second = self.noted is not None and rank_count() == 1  # torchrun repeats a terminal's
+        if is_second or not self.defers:
             _interrupt(number, frame)
         self.noted = number
 

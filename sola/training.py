@@ -121,8 +121,8 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
         ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
         print(f"training on {device}{ranks}, {len(data.videos)} windows an epoch")
         print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}", flush=True)
-    while so_far.epoch < config.epoch:
-        with DeferredSignals() as signals:
+    with DeferredSignals() as signals:
+        while so_far.epoch < config.epoch:
             record = train_epoch(config, learner, windows, data, so_far, signals)
             epoch = record["epoch"]
             so_far.epoch, so_far.figures, so_far.seconds = epoch, NO_FIGURES, 0.0
@@ -135,8 +135,9 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
             if is_saving(config, epoch) or any_rank(is_urgent(so_far, signals), device):
                 save_progress(config, learner, data, so_far)
             stop_if_asked(signals, device, f"after epoch {epoch} of {config.epoch}")
-        if is_first_rank() and is_saving(config, epoch):
-            evaluate(config, epoch, module, data)
+            if is_first_rank() and is_saving(config, epoch):
+                with signals.at_once():
+                    evaluate(config, epoch, module, data)
 
 
 def find_data(config: Config) -> RunData:
