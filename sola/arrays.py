@@ -100,7 +100,9 @@ def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile
     if array.dtype.kind == "b" or len(array.shape) != 2:
         raise BadFileError(path, f"holds {array.dtype} {list(array.shape)}, not features [T, C]")
     if feature_dim is not None and array.shape[1] != feature_dim:
-        raise BadFileError(path, f"is {list(array.shape)}, in_feature_dim wants [T, {feature_dim}]")
+        found = array.shape[1]
+        what = f"has {found} channels, not {feature_dim}; if all have, set in_feature_dim to {found}"
+        raise BadFileError(path, what)
     return array
 
 

@@ -121,6 +121,35 @@ def test_a_second_signal_does_not_wait(config, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_probe_is_not_waited_for(config, monkeypatch):
+    uninterrupted = weights_after(config)
+    records = without_seconds(config)
+
+    def interrupted(_, epoch, *rest):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the probe goes on")
+        return real(_, epoch, *rest)
+
+    real = training.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", interrupted)
+        with pytest.raises(Interrupted):
+            train(config, restart=True)
+    assert same(uninterrupted, weights_after(config))
+    assert without_seconds(config) == records
+
+
+def test_signals_are_deferred_but_where_nothing_is_to_be_saved():
+    with pytest.raises(Interrupted), DeferredSignals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.noted == signal.SIGTERM
+        with signals.at_once():
+            raise AssertionError("it was noted before")
+    with pytest.raises(Interrupted), DeferredSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_the_state_is_saved_when_it_is_time_and_not_before(config, monkeypatch):
     saved = []
     monkeypatch.setattr(

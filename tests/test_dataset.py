@@ -195,6 +195,12 @@ def test_hostile_and_damaged_pickles_are_refused(tmp_path, data):
         read_pickle(tmp_path / "p.pkl")
 
 
+def test_a_memo_number_is_refused_before_memory_is_taken_for_it(tmp_path):
+    (tmp_path / "p.pkl").write_bytes(b"]r\xff\xff\xff\x00.")  # 16 million places
+    with pytest.raises(DataError, match="memo number"):
+        read_pickle(tmp_path / "p.pkl")
+
+
 @pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.uint8])
 def test_action_is_label_one(tmp_path, dtype):
     np.save(tmp_path / "v.npy", VALUES[:4])
