@@ -1,9 +1,23 @@
-"""Write SoLa features of both splits: python process_feature.py --load_model=150"""
+"""Write SoLa features: python process_feature.py --load_model=150"""
 
 import sys
+from pathlib import Path
 
-from sola.config import load_config
-from sola.runtime import ArgumentParser, run_script
+from sola.config import Config, load_config
+from sola.heads import HEADS
+from sola.runtime import ArgumentParser, SolaError, run_script
+
+FORM_OPTIONS = {  # option -> its argparse settings; see sola/formats.py
+    "format": {"choices": ("npy", "h5", "csv"), "help": "npy unless the head wants another"},
+    "layout": {"choices": ("split", "flat"), "help": "a folder a split, or one folder"},
+    "prefix": {"help": "before the names of the files, v_ for instance"},
+    "resize": {"type": int, "metavar": "N", "help": "bring every video to N snippets"},
+    "resize_mode": {
+        "choices": ("linear", "pool"),
+        "help": "F.interpolate without aligned corners, or BMN's bins of three samples",
+    },
+    "dtype": {"choices": ("float32", "float16"), "help": "of npy and h5"},
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,12 +34,41 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="compute complete videos anew, too"
     )
+    parser.add_argument("--for", dest="head", choices=HEADS, help="as this head reads them")
+    for option, settings in FORM_OPTIONS.items():
+        parser.add_argument(f"--{option}", **settings)
+    parser.add_argument("--input", help="a folder or file of features, instead of the YAML's")
+    parser.add_argument("--output", help="a folder, or with a file as --input a file")
+    parser.add_argument("--annotations", metavar="JSON", help="to convert, where a head wants it")
+    parser.add_argument("--fps", type=float, default=2.0, help="snippets a second, told to heads")
     options = parser.parse(arguments)
-    config = load_config(options.yaml_path, options.settings)
+    if options.input and not options.output:
+        raise SolaError("--input needs --output, a folder or file for its features")
+    if not 0 < options.fps < 1e6:
+        raise SolaError(f"--fps={options.fps}: must be a number of snippets a second")
+    if options.input and not Path(options.yaml_path).exists():
+        config = Config(exp_name="features")  # nothing but a checkpoint is needed
+    else:
+        config = load_config(options.yaml_path, options.settings)
 
-    from sola.export import export_features  # after the checks: torch takes seconds to import
+    from sola.export import Target, export_features  # after the checks: torch takes seconds
+    from sola.formats import Form
 
-    export_features(config, options.load_model, overwrite=options.overwrite)
+    given = {option: getattr(options, option) for option in FORM_OPTIONS}
+    given = {option: value for option, value in given.items() if value is not None}
+    of_head = HEADS[options.head].form if options.head else {}
+    target = Target(
+        form=Form(**of_head | given),
+        head=options.head,
+        source=options.input,
+        output=options.output,
+        suffix="".join(
+            f"_{part}" for part in ([options.head] if of_head else []) + [*given.values()]
+        ),
+        annotations=options.annotations,
+        fps=options.fps,
+    )
+    export_features(config, options.load_model, target, overwrite=options.overwrite)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,41 @@ class ArrayFile:
         return values
 
 
+@dataclass(frozen=True, slots=True)
+class JoinedFiles:
+    """Feature files of one video, as RGB and flow, side by side on channels: [T, sum of C].
+
+    T is that of the shortest; the others may have one snippet more.
+    """
+
+    files: tuple[ArrayFile, ...]
+
+    @property
+    def path(self) -> str:
+        return " + ".join(file.path for file in self.files)
+
+    @property
+    def length(self) -> int:
+        return min(file.length for file in self.files)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.length, sum(file.shape[1] for file in self.files)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a file has a snippet that the others lack."""
+        return any(file.length > self.length for file in self.files)
+
+    def read(self, rows: Sequence[int] | None = None, _: np.ndarray | None = None) -> np.ndarray:
+        """The given rows (ascending), or all, in the wider of the files' dtypes."""
+        rows = np.arange(self.length) if rows is None else rows
+        return np.concatenate([file.read(rows) for file in self.files], axis=1)
+
+
+FeatureFile = ArrayFile | JoinedFiles
+
+
 def open_array(path: str | Path) -> ArrayFile:
     """Read the header of an npy file. Raises BadFileError when it is not one or is truncated."""
     try:
@@ -100,26 +135,47 @@ def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile
     if array.dtype.kind == "b" or len(array.shape) != 2:
         raise BadFileError(path, f"holds {array.dtype} {list(array.shape)}, not features [T, C]")
     if feature_dim is not None and array.shape[1] != feature_dim:
-        found = array.shape[1]
-        what = f"has {found} channels, not {feature_dim}; if all have, set in_feature_dim to {found}"
-        raise BadFileError(path, what)
+        raise BadFileError(path, _wrong_width(array.shape[1], feature_dim))
     return array
 
 
+def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> FeatureFile:
+    """The features of one video in one file, or in several to be joined on channels."""
+    if len(paths) == 1:
+        return open_features(paths[0], feature_dim)
+    joined = JoinedFiles(tuple(open_features(path) for path in paths))
+    lengths = [file.length for file in joined.files]
+    if max(lengths) - min(lengths) > 1:
+        what = f"has {max(lengths)} snippets where another file of the video has {min(lengths)}"
+        raise BadFileError(paths[int(np.argmax(lengths))], what)
+    if feature_dim is not None and joined.shape[1] != feature_dim:
+        raise BadFileError(joined.path, _wrong_width(joined.shape[1], feature_dim))
+    return joined
+
+
+def _wrong_width(found: int, feature_dim: int) -> str:
+    return f"has {found} channels, not {feature_dim}; if all have, set in_feature_dim to {found}"
+
+
 def read_features(
-    array: ArrayFile, rows: Sequence[int] | None = None, out: np.ndarray | None = None
+    array: FeatureFile, rows: Sequence[int] | None = None, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Features of the given rows (ascending), or all: float32 [len(rows), C], checked as finite.
 
     They are put into `out`, of that dtype and shape, when it is given.
     """
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf
-        features = np.ascontiguousarray(array.read(rows, out), dtype=np.float32)
+    features = to_float32(array.read(rows, out))
     if out is not None and features is not out:
         out[:] = features
     if not is_finite(features):
         raise BadFileError(array.path, "holds NaN or infinite values")
     return features
+
+
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """The values as float32 in C order; those beyond its range become infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def is_finite(features: np.ndarray) -> bool:

@@ -133,6 +133,8 @@ class Config:
             ("data_root",
              not self.synthetic or Path() != own_folder == Path(self.label_base).parent,
              "with synthetic: true must lie beside label_base in a folder of their own"),
+            ("data_root", not self.synthetic or "," not in self.data_root,
+             "with synthetic: true must be one folder"),
         ]  # fmt: skip
 
     @property
@@ -192,6 +194,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"--yaml_path={path}: {error.strerror}") from error
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with KEY=VALUE settings that win over it. Raises ConfigError."""
+    try:
+        settings = _settings([_split_override(text) for text in overrides])
+        return dataclasses.replace(config, **settings)
+    except ConfigError as error:
+        raise ConfigError(f"command line: {error}") from error
 
 
 def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

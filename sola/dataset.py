@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from sola.arrays import (
-    ArrayFile,
     BadFileError,
     DataError,
+    FeatureFile,
+    JoinedFiles,
     open_array,
-    open_features,
+    open_joined,
     read_features,
 )
 from sola.files import read_bytes
@@ -33,10 +34,11 @@ HEADER_READERS = 16  # threads; opening a file on a network disk is mostly waiti
 class BadFiles:
     """What is done with a file that cannot be used: it ends the run, or is left out and listed.
 
-    on_bad_file: error or skip, see config.py.
+    on_bad_file: error or skip, see config.py. Only to skip are values read where headers would do.
     """
 
     on_bad_file: str = "error"
+    reads_values: bool = True  # to know all that is to be skipped before the first epoch
     skipped: dict[str, str] = field(default_factory=dict)  # file -> what is wrong with it
 
     @property
@@ -62,7 +64,7 @@ class Split:
     """The videos of one split, sorted by name."""
 
     name: str
-    videos: dict[str, ArrayFile]
+    videos: dict[str, FeatureFile]
     missing: int  # entries of the duration pickle without a file
 
     @property
@@ -84,6 +86,18 @@ def feature_paths(folder: str | Path) -> dict[str, str]:
     return dict(sorted(paths.items()))
 
 
+def feature_folders(data_root: str | Path) -> list[Path]:
+    """The folders of a data_root or visualizing_dir: one, or several with commas between them."""
+    return [Path(folder.strip()) for folder in os.fspath(data_root).split(",")]
+
+
+def video_paths(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Video -> its feature file in each folder, sorted; also where it lacks one in some."""
+    found = [feature_paths(folder) for folder in folders]
+    videos = sorted(set().union(*found))
+    return {v: [str(folder / f"{v}.npy") for folder in folders] for v in videos}
+
+
 def open_split(
     data_root: str | Path, split: str, feature_dim: int, bad_files: BadFiles | None = None
 ) -> Split:
@@ -93,23 +107,40 @@ def open_split(
     counted, another T is an error. Raises DataError, naming the file.
     """
     bad_files = bad_files or BadFiles()
-    folder = Path(data_root) / split
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; put the {split} features there or set data_root"
-        )
-    paths = feature_paths(folder)
-    if not paths:
-        raise DataError(f"{folder}: holds no .npy files")
-    durations = _read_durations(Path(data_root) / f"{split}_duration.pkl")
+    folders = [folder / split for folder in feature_folders(data_root)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; put the {split} features there or set data_root"
+            )
+    durations = _read_durations(index_file(data_root, split, "duration"))
+    videos = open_videos(folders, feature_dim, bad_files, durations)
+    cut = sum(isinstance(array, JoinedFiles) and array.is_cut for array in videos.values())
+    if cut:
+        print(f"{split}: {cut} videos cut to the shorter of their files, by one snippet")
+    missing = [video for video in durations if not (folders[0] / f"{video}.npy").exists()]
+    return Split(split, videos, len(missing))
 
-    def open_video(video: str) -> ArrayFile | None:
+
+def open_videos(
+    folders: Sequence[Path],
+    feature_dim: int | None,
+    bad_files: BadFiles,
+    durations: dict[str, int] | None = None,
+) -> dict[str, FeatureFile]:
+    """The videos of a folder, or of several to be joined on channels; durations: video -> T."""
+    paths = video_paths(folders)
+    if not paths:
+        raise DataError(f"{folders[0]}: holds no .npy files")
+    durations = durations or {}
+
+    def open_video(video: str) -> FeatureFile | None:
         try:
-            array = open_features(paths[video], feature_dim)
-            if durations.get(video, array.length) != array.length:
-                said = f"{split}_duration.pkl says {durations[video]}"
+            array = open_joined(paths[video], feature_dim)
+            if video in durations and durations[video] not in _possible_lengths(array):
+                said = f"the duration pickle says {durations[video]}"
                 raise BadFileError(array.path, f"has {array.length} snippets where {said}")
-            if bad_files.are_skipped:  # what is left out must be known before the first epoch
+            if bad_files.are_skipped and bad_files.reads_values:
                 read_features(array)
         except BadFileError as error:
             bad_files.meet(error)
@@ -117,14 +148,24 @@ def open_split(
         return array
 
     arrays = in_background(open_video, paths, threads=HEADER_READERS, ahead=4 * HEADER_READERS)
-    what = "files" if bad_files.are_skipped else "headers"
-    arrays = progress(arrays, total=len(paths), desc=f"{split} {what}", unit="file")
+    what = "files" if bad_files.are_skipped and bad_files.reads_values else "headers"
+    arrays = progress(arrays, total=len(paths), desc=f"{folders[0].name} {what}", unit="file")
     found = zip(paths, arrays, strict=True)
     videos = {video: array for video, array in found if array is not None}
     if not videos:
         path, what = min(bad_files.skipped.items())
-        raise DataError(f"{folder}: no usable file; the first, {path}: {what}")
-    return Split(split, videos, missing=len(durations.keys() - paths.keys()))
+        raise DataError(f"{folders[0]}: no usable file; the first, {path}: {what}")
+    return videos
+
+
+def index_file(data_root: str | Path, split: str, kind: str) -> Path:
+    """The duration or subset_list pickle of a split; of the first folder when there are several."""
+    return feature_folders(data_root)[0] / f"{split}_{kind}.pkl"
+
+
+def _possible_lengths(array: FeatureFile) -> set[int]:
+    files = array.files if isinstance(array, JoinedFiles) else (array,)
+    return {file.length for file in files}
 
 
 def _read_durations(path: Path) -> dict[str, int]:
@@ -156,7 +197,7 @@ def subset_of(
     tenth of a large one. Raises DataError for a listed video without a file.
     """
     bad_files = bad_files or BadFiles()
-    path = Path(data_root) / f"{split.name}_subset_list.pkl"
+    path = index_file(data_root, split.name, "subset_list")
     if path.exists():
         subset = read_pickle(path)
         if not isinstance(subset, list) or not all(isinstance(name, str) for name in subset):
@@ -170,19 +211,21 @@ def subset_of(
                 f"{absent[0]!r:.80}; leave them out with on_bad_file: skip"
             )
         for video in absent:
-            file = os.path.join(data_root, split.name, f"{video}.npy")
+            file = str(feature_folders(data_root)[0] / split.name / f"{video}.npy")
             bad_files.skipped.setdefault(file, f"missing, though {path} lists it")
         subset = [video for video in subset if video in split.videos]
         if not subset:
             raise DataError(f"{path}: lists no videos that are there")
         return subset
-    videos = list(split.videos)
+    return draw_subset(split.name, list(split.videos), seed)
+
+
+def draw_subset(split: str, videos: list[str], seed: int) -> list[str]:
+    """All of at most SMALL_SPLIT videos; else a seeded tenth, and no fewer."""
     if len(videos) <= SMALL_SPLIT:
         return videos
     count = max(SMALL_SPLIT, len(videos) // 10)
-    chosen = random_generator(f"{split.name} subset", seed).choice(
-        len(videos), count, replace=False
-    )
+    chosen = random_generator(f"{split} subset", seed).choice(len(videos), count, replace=False)
     return [videos[i] for i in sorted(chosen)]
 
 
@@ -199,7 +242,7 @@ def read_pickle(path: str | Path) -> Any:
 
 
 def read_labels(
-    folder: str | Path, videos: dict[str, ArrayFile], bad_files: BadFiles | None = None
+    folder: str | Path, videos: dict[str, FeatureFile], bad_files: BadFiles | None = None
 ) -> dict[str, np.ndarray]:
     """Per-snippet action labels of videos: bool [T], true where the label file holds 1.
 
@@ -249,13 +292,15 @@ def has_labels(label_base: str | Path) -> bool:
 
 def videos_to_draw(
     folder: str | Path, validation: Split, feature_dim: int, bad_files: BadFiles | None = None
-) -> dict[str, ArrayFile]:
+) -> dict[str, FeatureFile]:
     """Videos whose TSMs are drawn: the npy files of a folder, else some of the validation split."""
     bad_files = bad_files or BadFiles()
     videos = {}
-    for video, path in (feature_paths(folder) if Path(folder).is_dir() else {}).items():
+    folders = feature_folders(folder)
+    paths = video_paths(folders) if all(map(Path.is_dir, folders)) else {}
+    for video, path in paths.items():
         try:
-            array = open_features(path, feature_dim)
+            array = open_joined(path, feature_dim)
             read_features(array)  # there are few, and they are drawn once more after days
             videos[video] = array
         except BadFileError as error:

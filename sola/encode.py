@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.arrays import ArrayFile, read_features
+from sola.arrays import FeatureFile, read_features
 from sola.model import SoLaModule
 from sola.pipeline import in_background
 from sola.runtime import progress
@@ -46,7 +46,7 @@ def batches_of_videos(lengths: Sequence[int]) -> list[range]:
 
 
 def encode_batches(
-    module: SoLaModule, batches: Sequence[Sequence[ArrayFile]]
+    module: SoLaModule, batches: Sequence[Sequence[FeatureFile]]
 ) -> Iterator[list[np.ndarray]]:
     """SoLa features of batches of whole videos: for each a list of float32 [T, C].
 
@@ -64,7 +64,7 @@ def encode_batches(
         yield _encode_batch(module, batch, x)
 
 
-def _read_videos(reach: int, job: tuple[Sequence[ArrayFile], Tensor]) -> Tensor:
+def _read_videos(reach: int, job: tuple[Sequence[FeatureFile], Tensor]) -> Tensor:
     """Fill the buffer's first rows with videos, zeros before, between and after them."""
     batch, buffer = job
     end = 0
@@ -77,7 +77,9 @@ def _read_videos(reach: int, job: tuple[Sequence[ArrayFile], Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def _encode_batch(module: SoLaModule, batch: Sequence[ArrayFile], rows: Tensor) -> list[np.ndarray]:
+def _encode_batch(
+    module: SoLaModule, batch: Sequence[FeatureFile], rows: Tensor
+) -> list[np.ndarray]:
     reach = module.reach
     starts = np.cumsum([0, *(video.length + reach for video in batch)]).tolist()
     y = module(
@@ -92,7 +94,7 @@ def _encode_batch(module: SoLaModule, batch: Sequence[ArrayFile], rows: Tensor) 
 
 @torch.inference_mode()
 def encode_snippets(
-    module: SoLaModule, videos: Sequence[ArrayFile], positions: Sequence[np.ndarray]
+    module: SoLaModule, videos: Sequence[FeatureFile], positions: Sequence[np.ndarray]
 ) -> np.ndarray:
     """SoLa features of single snippets: float32 [N, C], computed and read only where asked.
 
@@ -114,8 +116,8 @@ def encode_snippets(
 
 
 def _batches_of_snippets(
-    videos: Sequence[ArrayFile], positions: Sequence[np.ndarray]
-) -> Iterator[list[tuple[ArrayFile, np.ndarray]]]:
+    videos: Sequence[FeatureFile], positions: Sequence[np.ndarray]
+) -> Iterator[list[tuple[FeatureFile, np.ndarray]]]:
     batch, snippets = [], 0
     for video, wanted in zip(videos, positions, strict=True):
         for first in range(0, len(wanted), SNIPPETS_PER_BATCH):
@@ -130,7 +132,7 @@ def _batches_of_snippets(
 
 
 def _read_snippets(
-    module: SoLaModule, batch: list[tuple[ArrayFile, np.ndarray]]
+    module: SoLaModule, batch: list[tuple[FeatureFile, np.ndarray]]
 ) -> tuple[Tensor, list[int], list[int]]:
     """The rows that matter on the common time axis, [R, C], their times, and the wanted times."""
     rows, times, positions, origin = [], [], [], 0

@@ -1,21 +1,32 @@
 """SoLa features on disk, for the heads that read them."""
 
-import json
-import os
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sola.arrays import ArrayFile, BadFileError, DataError, is_finite, open_features, read_features
+from sola.annotations import read_annotations
+from sola.arrays import DataError, FeatureFile, is_finite, open_joined, read_features
 from sola.checkpoint import CheckpointError, file_sha256, find_checkpoint
 from sola.config import Config, load_config
-from sola.dataset import SPLITS, BadFiles, feature_paths, open_split
-from sola.encode import batches_of_videos, encode_batches
-from sola.files import FolderLock, clear_temporary, read_bytes, write_atomically, write_npy
+from sola.dataset import (
+    SPLITS,
+    BadFiles,
+    Split,
+    feature_folders,
+    feature_paths,
+    open_split,
+    open_videos,
+)
+from sola.encode import batches_of_videos, encode_batches, encode_video
+from sola.files import FolderLock, clear_temporary
+from sola.formats import Form
+from sola.heads import HEADS, write_for_head
+from sola.manifest import Manifest, Video
 from sola.model import SoLaModule, load_module
 from sola.pipeline import in_background
 from sola.ranks import (
@@ -28,12 +39,9 @@ from sola.ranks import (
 )
 from sola.runtime import SolaError, progress, resolve_device
 
-MANIFEST = "manifest.json"
-MANIFEST_SECONDS = 10.0  # a killed run repeats at most so much work
 BATCHES_PER_ROUND = 64  # of each rank, before the first one hears of them
 WRITERS = 4
 WRITES_AHEAD = 16
-IDENTITY = ("sha256", "dilations", "data_root")  # what features must share to lie side by side
 UNTOUCHED = "none: epoch 0, features untouched"
 
 
@@ -48,7 +56,12 @@ class Encoder:
     settings: str  # YAML of the training, as far as known
     module: SoLaModule | None
 
-    def encode(self, batches: list[list[ArrayFile]]) -> Iterator[list[np.ndarray]]:
+    @property
+    def feature_dim(self) -> int | None:
+        """C of the features it takes; None for any."""
+        return self.module.conv_network[0].in_channels if self.module else None
+
+    def encode(self, batches: list[list[FeatureFile]]) -> Iterator[list[np.ndarray]]:
         """Features of batches of videos, float32 [T, C] each."""
         if self.module is None:
             return ([read_features(video) for video in batch] for batch in batches)
@@ -56,21 +69,13 @@ class Encoder:
 
 
 def open_encoder(config: Config, load_model: str, device: torch.device) -> Encoder:
-    """The module that --load_model names, on a device.
-
-    Raises CheckpointError when it is not there or of another width than in_feature_dim.
-    """
+    """The module that --load_model names, on a device. Raises CheckpointError without it."""
     name, path = find_checkpoint(config, load_model)
     if path is None:
         return Encoder(name, UNTOUCHED, UNTOUCHED, [], config.to_yaml(), None)
     beside = path.parent / "config.yaml"
     trained_with = load_config(beside) if beside.is_file() else config
     module = load_module(path, dilations=trained_with.dilations)
-    feature_dim = module.conv_network[0].in_channels
-    if feature_dim != config.in_feature_dim:
-        raise CheckpointError(
-            f"{path}: made for {feature_dim} channels, in_feature_dim is {config.in_feature_dim}"
-        )
     return Encoder(
         name,
         source=str(path),
@@ -81,112 +86,76 @@ def open_encoder(config: Config, load_model: str, device: torch.device) -> Encod
     )
 
 
-@dataclass(frozen=True)
-class Video:
-    """A video to encode."""
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Which features are written, where, in which form and for which head.
 
-    split: str
-    name: str
-    file: ArrayFile
-    is_complete: bool  # an earlier run has written its features
-
-
-class Manifest:
-    """Which videos of an output folder are complete, and from which checkpoint.
-
-    A folder with a manifest belongs to this program; one with features but without is left alone.
+    source: features to read in place of the configuration's: a folder, with split folders or
+    without, or a file, or several with commas between them to be joined on channels. output: where
+    to write them, else below feature_save_path under the name of the checkpoint and of what differs
+    from the plain form. annotations: a file that some heads want converted. fps: snippets a second.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        encoder: Encoder,
-        data_root: str,
-        skipped: dict[str, str],
-        overwrite: bool,
-    ) -> None:
-        self.path = folder / MANIFEST
-        self.content = {
-            "checkpoint": encoder.source,
-            "sha256": encoder.sha256,
-            "dilations": encoder.dilations,
-            "data_root": data_root,
-            "settings": encoder.settings,
-            "finished": False,
-            "skipped": skipped,
-            "features": {split: {} for split in SPLITS},
-        }
-        folders = [folder / split for split in SPLITS if (folder / split).is_dir()]
-        outputs = [path for found in folders for path in feature_paths(found).values()]
-        if not self.path.exists():
-            if outputs:
-                raise SolaError(
-                    f"{folder}: features of unknown origin, without {MANIFEST}; move them away"
-                )
-        else:
-            earlier = _read_manifest(self.path)
-            if any(earlier[key] != self.content[key] for key in IDENTITY):
-                for path in outputs:
-                    os.unlink(path)
-                print(f"{folder}: features of another {' or '.join(IDENTITY)} removed", flush=True)
-            elif not overwrite:
-                self.content["features"] = earlier["features"]
-        self.save()
-        self.saved_at = time.monotonic()
-
-    def holds(self, split: str, video: str, array: ArrayFile) -> bool:
-        """Whether a video's features are complete: listed with this T, and there as listed."""
-        if self.content["features"][split].get(video) != array.length:
-            return False
-        try:
-            return open_features(self.path.parent / split / f"{video}.npy").shape == array.shape
-        except BadFileError:
-            return False
-
-    def add(self, video: Video) -> None:
-        """List a video as complete; on disk within MANIFEST_SECONDS."""
-        self.content["features"][video.split][video.name] = video.file.length
-        if time.monotonic() - self.saved_at > MANIFEST_SECONDS:
-            self.save()
-            self.saved_at = time.monotonic()
-
-    def save(self, *, finished: bool = False) -> None:
-        """Write the manifest to disk, if this is the first rank."""
-        self.content["finished"] = finished
-        if is_first_rank():
-            write_atomically(self.path, json.dumps(self.content, indent=1).encode())
+    form: Form = dataclasses.field(default_factory=Form)
+    head: str | None = None
+    source: str | None = None
+    output: str | None = None
+    suffix: str = ""
+    annotations: str | None = None
+    fps: float = 2.0
 
 
-def _read_manifest(path: Path) -> dict:
-    try:
-        content = json.loads(read_bytes(path))
-        listed = [content["features"][split] for split in SPLITS]
-        if all(isinstance(videos, dict) for videos in listed) and content.keys() >= set(IDENTITY):
-            return content
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise SolaError(f"{path}: damaged; remove its folder to compute the features anew")
+def export_features(
+    config: Config, load_model: str, target: Target | None = None, *, overwrite: bool = False
+) -> Path:
+    """Write the features of both splits, float32 [T, C] with T as in the input unless told else.
 
-
-def export_features(config: Config, load_model: str, *, overwrite: bool = False) -> Path:
-    """Write the features of both splits as <feature_save_path>/<name>/<split>/<video>.npy.
-
-    load_model: see find_checkpoint. float32 [T, C] each, T as in the input. Videos that the
-    manifest lists as complete are left as they are unless `overwrite`. Under torchrun the ranks
-    share the videos, and the first alone keeps the manifest. Returns the folder.
+    load_model: see find_checkpoint. Without a target they are
+    <feature_save_path>/<name>/<split>/<video>.npy. Videos that the manifest lists as complete are
+    left as they are unless `overwrite`. Under torchrun the ranks share the videos, and the first
+    alone keeps the manifest. Returns the folder.
     """
+    target = target or Target()
+    annotations = read_annotations(target.annotations) if target.annotations else {}
     device = resolve_device(config.device)
     join_ranks(device)
     encoder = open_encoder(config, load_model, device)
-    folder = Path(config.feature_save_path) / encoder.name
+    if target.source and all(path.is_file() for path in feature_folders(target.source)):
+        return encode_file(encoder, target)
+    folder = Path(target.output or Path(config.feature_save_path) / (encoder.name + target.suffix))
+    folder /= HEADS[target.head].folder if target.head else ""
     lock = FolderLock(folder)
     from_first_rank(lock.acquire)
     try:
-        manifest, batches = from_first_rank(lambda: open_export(config, folder, encoder, overwrite))
+        splits, manifest, batches = from_first_rank(
+            lambda: open_export(config, folder, encoder, target, overwrite)
+        )
         encode_and_write(folder, encoder, manifest, batches)
+        if target.head and is_first_rank():
+            videos = {name: file for split in splits for name, file in split.videos.items()}
+            lengths = {name: target.form.resize or file.length for name, file in videos.items()}
+            feature_dim = next(iter(videos.values())).shape[1]
+            write_for_head(target.head, folder, lengths, feature_dim, annotations, target.fps)
     finally:
         lock.release()
     return folder
+
+
+def encode_file(encoder: Encoder, target: Target) -> Path:
+    """Write the features of a single file to target.output, a file too."""
+    output = Path(target.output)
+    if output.suffix != f".{target.form.format}":
+        raise SolaError(f"--output={output}: must end in .{target.form.format}, as a file's output")
+    file = open_joined(feature_folders(target.source), encoder.feature_dim)
+    if any(output.exists() and output.samefile(path) for path in feature_folders(target.source)):
+        raise SolaError(f"{output}: is the input; name another output")
+    features = read_features(file)
+    if encoder.module is not None:
+        features = encode_video(encoder.module, features)
+    _check_output(file, features)
+    target.form.write(output, features)
+    print(f"{output}: {file.length} snippets")
+    return output
 
 
 def encode_and_write(
@@ -200,8 +169,9 @@ def encode_and_write(
         with progress(total=len(pending), desc="features", unit="video") as bar:
             for first in range(0, len(batches), BATCHES_PER_ROUND * rank_count()):
                 of_round = batches[first : first + BATCHES_PER_ROUND * rank_count()]
+                of_rank = of_round[rank() :: rank_count()]
                 written = []
-                for video in write_features(folder, encoder, of_round[rank() :: rank_count()]):
+                for video in write_features(folder, encoder, manifest.form, of_rank):
                     manifest.add(video)
                     written.append(video)
                     bar.update()
@@ -218,20 +188,55 @@ def encode_and_write(
     print(f"{folder}: {total} videos complete, {snippets} snippets encoded in {seconds:.1f} s")
 
 
-def open_export(
-    config: Config, folder: Path, encoder: Encoder, overwrite: bool
-) -> tuple[Manifest, list[list[Video]]]:
-    """Make the output folder ready; its manifest, and the batches that are not complete."""
-    bad_files = BadFiles(config.on_bad_file)
-    splits = [
-        open_split(config.data_root, split, config.in_feature_dim, bad_files) for split in SPLITS
+def open_sources(config: Config, encoder: Encoder, target: Target, bad: BadFiles) -> list[Split]:
+    """The videos to encode: the configuration's two splits, or what lies in target.source."""
+    if target.source is None:
+        if encoder.feature_dim not in (None, config.in_feature_dim):
+            raise CheckpointError(
+                f"{encoder.source}: made for {encoder.feature_dim} channels, in_feature_dim is "
+                f"{config.in_feature_dim}"
+            )
+        return [open_split(config.data_root, s, config.in_feature_dim, bad) for s in SPLITS]
+    folders = feature_folders(target.source)
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"--input: {folder}: no such file or folder")
+    if feature_paths(folders[0]):
+        return [Split("", open_videos(folders, encoder.feature_dim, bad), 0)]
+    names = sorted(p.name for p in folders[0].iterdir() if p.is_dir() and feature_paths(p))
+    if not names:
+        raise DataError(f"--input: {folders[0]}: holds no .npy files, nor folders with any")
+    return [
+        Split(name, open_videos([f / name for f in folders], encoder.feature_dim, bad), 0)
+        for name in names
     ]
+
+
+def open_export(
+    config: Config, folder: Path, encoder: Encoder, target: Target, overwrite: bool
+) -> tuple[list[Split], Manifest, list[list[Video]]]:
+    """Make the output folder ready; the videos, the manifest, the batches not complete."""
+    bad_files = BadFiles(config.on_bad_file)
+    splits = open_sources(config, encoder, target, bad_files)
     bad_files.report()
-    if folder.resolve() == Path(config.data_root).resolve():
+    data_root = target.source or config.data_root
+    form, names = target.form, [split.name for split in splits]
+    places = {form.path(folder, name, "").parent for name in names} | {folder}
+    inputs = [root / name for root in feature_folders(data_root) for name in ("", *names)]
+    if {place.resolve() for place in places} & {path.resolve() for path in inputs}:
         raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
-    for place in (folder, *(folder / split for split in SPLITS)):
+    check_no_clash(splits, form)
+    for place in places:
         clear_temporary(place)
-    manifest = Manifest(folder, encoder, config.data_root, bad_files.skipped, overwrite)
+    about = {
+        "checkpoint": encoder.source,
+        "sha256": encoder.sha256,
+        "dilations": encoder.dilations,
+        "data_root": data_root,
+        "settings": encoder.settings,
+        "skipped": bad_files.skipped,
+    }
+    manifest = Manifest(folder, form, names, about, overwrite=overwrite)
     videos = [
         Video(split.name, name, file, manifest.holds(split.name, name, file))
         for split in splits
@@ -244,17 +249,32 @@ def open_export(
     ]
     pending = sum(not video.is_complete for video in videos)
     print(f"{pending} of {len(videos)} videos to encode with {encoder.source}", flush=True)
-    return manifest, [batch for batch in batches if not all(v.is_complete for v in batch)]
+    batches = [batch for batch in batches if not all(v.is_complete for v in batch)]
+    return splits, manifest, batches
 
 
-def write_features(folder: Path, encoder: Encoder, batches: list[list[Video]]) -> Iterator[Video]:
+def check_no_clash(splits: Sequence[Split], form: Form) -> None:
+    """Raise DataError when a flat layout gives videos of two splits the same file."""
+    if form.layout == "flat":
+        for number, split in enumerate(splits):
+            for earlier in splits[:number]:
+                both = split.videos.keys() & earlier.videos.keys()
+                if both:
+                    raise DataError(
+                        f"{min(both)}: in {earlier.name} and in {split.name}, which --layout=flat "
+                        "would write to one file"
+                    )
+
+
+def write_features(
+    folder: Path, encoder: Encoder, form: Form, batches: list[list[Video]]
+) -> Iterator[Video]:
     """Encode batches and write those of their videos that are not complete; these, once written."""
 
     def write(job: tuple[Video, np.ndarray]) -> Video:
         video, features = job
-        if not is_finite(features):
-            raise DataError(f"{video.file.path}: the module's output is NaN or infinite there")
-        write_npy(folder / video.split / f"{video.name}.npy", features)
+        _check_output(video.file, features)
+        form.write(form.path(folder, video.split, video.name), features)
         return video
 
     encoded = zip(
@@ -267,3 +287,8 @@ def write_features(folder: Path, encoder: Encoder, batches: list[list[Video]]) -
         if not video.is_complete
     )
     return in_background(write, jobs, threads=WRITERS, ahead=WRITES_AHEAD)
+
+
+def _check_output(file: FeatureFile, features: np.ndarray) -> None:
+    if not is_finite(features):
+        raise DataError(f"{file.path}: the module's output is NaN or infinite there")

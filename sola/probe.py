@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sola.arrays import ArrayFile, DataError, is_finite
+from sola.arrays import DataError, FeatureFile, is_finite
 from sola.encode import encode_snippets
 from sola.model import SoLaModule
 from sola.runtime import progress, random_generator
@@ -29,7 +29,7 @@ class ProbeVideos:
     """Videos that the probe looks at: feature files and per-snippet action labels, bool [T]."""
 
     name: str
-    files: list[ArrayFile]
+    files: list[FeatureFile]
     labels: list[np.ndarray]
 
     def __post_init__(self) -> None:

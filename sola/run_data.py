@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sola.arrays import ArrayFile, BadFileError, DataError
+from sola.arrays import BadFileError, DataError, FeatureFile
 from sola.config import Config
 from sola.dataset import (
     SPLITS,
@@ -27,9 +27,9 @@ class RunData:
     """Everything a run reads: training videos, the probe's videos, the videos to draw."""
 
     training: Split
-    videos: list[ArrayFile]  # of the training split, longer than a window
+    videos: list[FeatureFile]  # of the training split, longer than a window
     probe: tuple[ProbeVideos, ProbeVideos] | None  # training, validation; None without labels
-    drawn: dict[str, ArrayFile]
+    drawn: dict[str, FeatureFile]
     drawn_labels: dict[str, np.ndarray]
     bad_files: BadFiles = field(default_factory=BadFiles)
 
@@ -100,7 +100,7 @@ def open_probe(
     return training_videos, validation_videos
 
 
-def labels_to_draw(config: Config, drawn: dict[str, ArrayFile]) -> dict[str, np.ndarray]:
+def labels_to_draw(config: Config, drawn: dict[str, FeatureFile]) -> dict[str, np.ndarray]:
     """Labels of those drawn videos that have fitting ones."""
     labels = {}
     for split in SPLITS:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.arrays import ArrayFile, read_features
+from sola.arrays import FeatureFile, read_features
 from sola.checkpoint import save
 from sola.config import Config
 from sola.encode import encode_video
@@ -242,7 +242,7 @@ def _mean(values: Tensor, weights: Tensor) -> float:
 
 
 def check_losses(
-    losses: Tensor, config: Config, epoch: int, videos: list[ArrayFile], order: np.ndarray
+    losses: Tensor, config: Config, epoch: int, videos: list[FeatureFile], order: np.ndarray
 ) -> None:
     """Raise TrainingError for the first step whose loss is not finite, naming its videos."""
     bad = (~losses.isfinite()).nonzero()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.arrays import ArrayFile, BadFileError, read_features
+from sola.arrays import BadFileError, FeatureFile, read_features
 from sola.pipeline import in_background
 from sola.ranks import from_all_ranks, rank, rank_count
 from sola.runtime import SolaError, free_memory, progress, random_generator
@@ -56,7 +56,7 @@ class FileWindows:
 
     def __init__(
         self,
-        videos: Sequence[ArrayFile],
+        videos: Sequence[FeatureFile],
         times: Sequence[int],
         *,
         batch_size: int,
@@ -136,7 +136,7 @@ class HeldWindows:
 
 
 def load_snippets(
-    videos: Sequence[ArrayFile], *, dtype: torch.dtype, device: torch.device, num_workers: int
+    videos: Sequence[FeatureFile], *, dtype: torch.dtype, device: torch.device, num_workers: int
 ) -> Tensor:
     """All snippets of all videos in the memory of a device, [sum of T, C].
 
@@ -145,7 +145,7 @@ def load_snippets(
     ends = np.cumsum([0, *(video.length for video in videos)]).tolist()
     snippets = torch.empty(ends[-1], videos[0].shape[1], dtype=dtype, device=device)
 
-    def load(job: tuple[ArrayFile, Part]) -> None:
+    def load(job: tuple[FeatureFile, Part]) -> None:
         video, rows = job
         features = torch.from_numpy(read_features(video)).to(dtype)
         if not features.isfinite().all():
@@ -161,7 +161,7 @@ def load_snippets(
 
 
 def open_windows(
-    videos: Sequence[ArrayFile],
+    videos: Sequence[FeatureFile],
     times: Sequence[int],
     *,
     storage: str,

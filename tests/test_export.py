@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, replace
 
-from sola import export
+from sola import export, formats
 from sola.arrays import DataError
 from sola.checkpoint import CheckpointError, file_sha256
 from sola.export import export_features
@@ -190,7 +190,7 @@ def test_a_damaged_manifest_is_refused(trained):
 
 def dump_dies_at(monkeypatch, number, config, **options):
     """Interrupt a dump at its n-th video."""
-    real = export.write_npy
+    real = formats.write_npy
     names = sorted(path.name for path in Path(config.data_root, "training").glob("*.npy"))
 
     def dying(path, features):
@@ -199,7 +199,7 @@ def dump_dies_at(monkeypatch, number, config, **options):
         real(path, features)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "write_npy", dying)
+        patch.setattr(formats, "write_npy", dying)
         with pytest.raises(KeyboardInterrupt):
             export_features(config, "2", **options)
 

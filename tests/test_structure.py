@@ -5,11 +5,12 @@ import ast
 from conftest import REPOSITORY
 
 LEVELS = [
-    {"training", "export"},
-    {"run_data"},
-    {"probe", "plots", "windows", "synthetic", "report"},
+    {"prepare"},
+    {"training", "export", "data_report"},
+    {"run_data", "manifest"},
+    {"probe", "plots", "windows", "synthetic", "report", "formats", "heads"},
     {"encode", "learner"},
-    {"model", "run_state", "dataset"},
+    {"model", "run_state", "dataset", "annotations"},
     {"checkpoint", "tsm", "arrays"},
     {"config", "metrics"},
     {"files"},

@@ -1,0 +1,143 @@
+"""Annotation files of HACS, ActivityNet and THUMOS, and the snippet labels that they give."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sola.arrays import DataError
+from sola.files import read_bytes
+
+TRAINING_NAMES = ("training", "train")
+VALIDATION_NAMES = ("validation", "val")
+TEST_NAMES = ("testing", "test")
+
+
+@dataclass(frozen=True)
+class Action:
+    """An annotated segment: start and end in seconds."""
+
+    label: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an annotation file says of one video. subset: in lower case."""
+
+    subset: str
+    duration: float | None  # seconds
+    actions: tuple[Action, ...]
+
+
+def read_annotations(path: str | Path) -> dict[str, Annotation]:
+    """Video -> annotation of {"database": {id: {"subset", "duration", "annotations"}}}.
+
+    Durations and segments may be numbers or their text, as in HACS. Raises DataError, naming the
+    file and the video.
+    """
+    try:
+        content = json.loads(read_bytes(path))
+        database = content["database"]
+        if not isinstance(database, dict) or not database:
+            raise ValueError("its database is empty")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path}: not a JSON file with a database of videos ({error!s:.60})"
+        ) from error
+    annotations = {}
+    for video, entry in database.items():
+        try:
+            annotations[video] = _annotation(entry)
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
+            raise DataError(f"{path}: bad entry of {video!r:.60} ({error!s:.60})") from error
+    return annotations
+
+
+def _annotation(entry: dict[str, Any]) -> Annotation:
+    actions = []
+    for action in entry.get("annotations", []):
+        start, end = map(_seconds, action["segment"])
+        actions.append(Action(str(action.get("label", "action")), start, end))
+    duration = entry.get("duration")
+    return Annotation(
+        subset=str(entry["subset"]).lower(),
+        duration=None if duration is None else _seconds(duration),
+        actions=tuple(actions),
+    )
+
+
+def _seconds(value: float | str) -> float:
+    if type(value) not in (int, float, str):
+        raise TypeError(f"{value!r:.30} is no number of seconds")
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r:.30} is no number of seconds")
+    return seconds
+
+
+def splits_of(annotations: dict[str, Annotation]) -> dict[str, str]:
+    """Video -> training or validation; those of another subset are left out.
+
+    Where nothing is called training, as in THUMOS, validation is trained on and test validated on.
+    """
+    subsets = {annotation.subset for annotation in annotations.values()}
+    of_training, of_validation = TRAINING_NAMES, VALIDATION_NAMES
+    if subsets.isdisjoint(TRAINING_NAMES):
+        of_training, of_validation = VALIDATION_NAMES, TEST_NAMES
+    names = dict.fromkeys(of_training, "training") | dict.fromkeys(of_validation, "validation")
+    return {v: names[a.subset] for v, a in annotations.items() if a.subset in names}
+
+
+def find_annotation(annotations: dict[str, Annotation], video: str) -> Annotation | None:
+    """The annotation of a feature file's name, with or without ActivityNet's v_ before it."""
+    return annotations.get(video) or annotations.get(video.removeprefix("v_"))
+
+
+def action_labels(actions: Iterable[Action], length: int, fps: float) -> np.ndarray:
+    """Which snippets' centres, (i + 0.5) / fps, lie in a segment [start, end): bool [T]."""
+    centres = (np.arange(length) + 0.5) / fps
+    labels = np.zeros(length, bool)
+    for action in actions:
+        labels |= (centres >= action.start) & (centres < action.end)
+    return labels
+
+
+def numeric_annotations(
+    annotations: dict[str, Annotation], videos: Iterable[str], fps: float
+) -> dict[str, Any]:
+    """The content of an annotation file as ActionFormer reads it: numbers, and a number a label.
+
+    Holds the videos given, under the names of their feature files, with one of these subsets:
+    training, validation, or as the file had it.
+    """
+    splits = splits_of(annotations)
+    labels = sorted({action.label for a in annotations.values() for action in a.actions})
+    numbers = {label: number for number, label in enumerate(labels)}
+    database = {}
+    for video in videos:
+        annotation = find_annotation(annotations, video)
+        if annotation is None or annotation.duration is None:
+            continue
+        key = video if video in annotations else video.removeprefix("v_")
+        database[video] = {
+            "subset": splits.get(key, annotation.subset),
+            "duration": annotation.duration,
+            "fps": fps,
+            "annotations": [
+                {
+                    "label": action.label,
+                    "label_id": numbers[action.label],
+                    "segment": [action.start, action.end],
+                }
+                for action in annotation.actions
+            ],
+        }
+    return {"version": "numeric", "database": database}

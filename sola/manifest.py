@@ -1,0 +1,119 @@
+"""The manifest of an output folder: which features are complete, and what they were made from."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sola.arrays import FeatureFile
+from sola.files import read_bytes, write_atomically
+from sola.formats import Form
+from sola.ranks import is_first_rank
+from sola.runtime import SolaError
+
+MANIFEST = "manifest.json"
+MANIFEST_SECONDS = 10.0  # a killed run repeats at most so much work
+ORIGIN = ("sha256", "dilations", "data_root")  # what features must share to lie side by side
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to encode."""
+
+    split: str
+    name: str
+    file: FeatureFile
+    is_complete: bool  # an earlier run has written its features
+
+
+class Manifest:
+    """Which videos of an output folder are complete, and from which checkpoint.
+
+    A folder with a manifest belongs to this program; one with features but without is left alone.
+    Features of another origin are removed, those of another form refused.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        form: Form,
+        splits: Sequence[str],
+        about: dict[str, Any],
+        *,
+        overwrite: bool,
+    ) -> None:
+        """about: the rest of what the manifest says, ORIGIN and skipped files among it."""
+        self.folder, self.form = folder, form
+        self.content = {
+            **about,
+            "form": dataclasses.asdict(form),
+            "finished": False,
+            "features": {split: {} for split in splits},
+        }
+        outputs = self._outputs(splits)
+        if not self.path.exists():
+            if outputs:
+                raise SolaError(
+                    f"{folder}: features of unknown origin, without {MANIFEST}; move them away"
+                )
+        else:
+            earlier = _read_manifest(self.path)
+            if earlier["form"] != self.content["form"]:
+                raise SolaError(f"{folder}: holds features in another form; give another --output")
+            if any(earlier[key] != self.content[key] for key in ORIGIN):
+                for path in outputs:
+                    os.unlink(path)
+                print(f"{folder}: features of another {' or '.join(ORIGIN)} removed", flush=True)
+            elif not overwrite:
+                self.content["features"] |= earlier["features"]
+        self.save()
+        self.saved_at = time.monotonic()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / MANIFEST
+
+    def _outputs(self, splits: Sequence[str]) -> list[Path]:
+        """Feature files that lie where this manifest's would."""
+        folders = {self.form.path(self.folder, split, "").parent for split in splits}
+        return [
+            path
+            for folder in folders
+            for path in folder.glob(f"*.{self.form.format}")
+            if not path.name.startswith(".")
+        ]
+
+    def holds(self, split: str, video: str, file: FeatureFile) -> bool:
+        """Whether a video's features are complete: listed with this T, and there as listed."""
+        path = self.form.path(self.folder, split, video)
+        listed = self.content["features"][split].get(video) == file.length
+        return listed and self.form.is_written(path, file.length, file.shape[1])
+
+    def add(self, video: Video) -> None:
+        """List a video as complete; on disk within MANIFEST_SECONDS."""
+        self.content["features"][video.split][video.name] = video.file.length
+        if time.monotonic() - self.saved_at > MANIFEST_SECONDS:
+            self.save()
+            self.saved_at = time.monotonic()
+
+    def save(self, *, finished: bool = False) -> None:
+        """Write the manifest to disk, if this is the first rank."""
+        self.content["finished"] = finished
+        if is_first_rank():
+            write_atomically(self.path, json.dumps(self.content, indent=1).encode())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_bytes(path))
+        content.setdefault("form", dataclasses.asdict(Form()))
+        videos = content["features"].values()
+        if all(isinstance(of_split, dict) for of_split in videos) and content.keys() >= set(ORIGIN):
+            return content
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise SolaError(f"{path}: damaged; remove its folder to compute the features anew")
