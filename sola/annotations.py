@@ -110,6 +110,12 @@ def action_labels(actions: Iterable[Action], length: int, fps: float) -> np.ndar
     return labels
 
 
+def block_list(videos: Iterable[str]) -> bytes:
+    """Videos without features, a line each, as OpenTAD takes them."""
+    lines = (" ".join(video.splitlines()) for video in videos)
+    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+
+
 def numeric_annotations(
     annotations: dict[str, Annotation], videos: Iterable[str], fps: float
 ) -> dict[str, Any]:

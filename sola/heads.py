@@ -81,7 +81,7 @@ def write_for_head(
 
     lengths: video -> snippets of its features as they are written.
     """
-    from sola.annotations import find_annotation, numeric_annotations
+    from sola.annotations import block_list, find_annotation, numeric_annotations
     from sola.files import write_atomically
 
     head = HEADS[name]
@@ -91,8 +91,7 @@ def write_for_head(
     if head.needs_block_list and annotations:
         there = {id(find_annotation(annotations, video)) for video in lengths}
         missing = [video for video, entry in annotations.items() if id(entry) not in there]
-        text = "".join(f"{video}\n" for video in missing)
-        write_atomically(folder / "missing_files.txt", text.encode(errors="backslashreplace"))
+        write_atomically(folder / "missing_files.txt", block_list(missing))
     max_seq_len = 1 << max(max(lengths.values()) - 1, 1).bit_length()
     settings = {"folder": folder, "feature_dim": feature_dim, "max_seq_len": max_seq_len}
     print(head.advice.format(**settings, fps=f"{fps:g}"))

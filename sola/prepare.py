@@ -12,21 +12,20 @@ import pickle
 import statistics
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from sola.annotations import (
     Annotation,
-    action_labels,
+    block_list,
     find_annotation,
     read_annotations,
     splits_of,
 )
 from sola.arrays import DataError, FeatureFile
 from sola.config import Config, ConfigError, load_config, override
-from sola.data_report import report, value_figures
+from sola.data_set import DataSet, report, value_figures
 from sola.dataset import (
     SPLITS,
     BadFiles,
@@ -45,41 +44,6 @@ FEWEST_STEPS = 4  # an epoch, in a YAML for few videos
 FEW_STEPS = 5_000  # a training, below which the YAML asks for larger ones
 USUAL_RATES = (1, 2, 3, 4, 5, 25 / 16, 30 / 16, 25 / 8, 30 / 8, 25 / 4, 30 / 4)  # snippets a second
 MISSING = "missing_files.txt"
-
-
-@dataclass
-class DataSet:
-    """Videos of both splits, and what an annotation file says of them."""
-
-    config: Config  # of the training that is made ready
-    videos: dict[str, dict[str, FeatureFile]]  # split -> video -> features
-    annotations: dict[str, Annotation]
-    fps: float | None
-    bad_files: BadFiles
-    fps_is_given: bool = True
-    links: dict[Path, Path] = field(default_factory=dict)  # to be made -> what they point to
-
-    def annotated(self, split: str) -> dict[str, Annotation]:
-        """Video -> annotation, of the videos of a split that have one."""
-        found = {v: find_annotation(self.annotations, v) for v in self.videos[split]}
-        return {video: entry for video, entry in found.items() if entry is not None}
-
-    def labels(self, split: str) -> dict[str, np.ndarray]:
-        """Video -> action labels, [T], of the videos of a split that are annotated."""
-        files = self.videos[split]
-        return {
-            video: action_labels(entry.actions, files[video].length, self.fps).astype(np.int64)
-            for video, entry in self.annotated(split).items()
-        }
-
-    @property
-    def without_files(self) -> list[str]:
-        """Annotated videos of both splits without features."""
-        there = {id(entry) for split in SPLITS for entry in self.annotated(split).values()}
-        wanted = splits_of(self.annotations)
-        return [
-            v for v, entry in self.annotations.items() if v in wanted and id(entry) not in there
-        ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -271,9 +235,8 @@ def contents_of(data: DataSet, yaml_path: Path | None) -> dict[Path, bytes]:
     if not video_paths([f for f in feature_folders(config.visualizing_dir) if f.is_dir()]):
         data.links |= links_to_draw(data)
     if data.annotations and data.without_files:
-        text = "".join(f"{video}\n" for video in data.without_files)
         path = feature_folders(config.data_root)[0] / MISSING
-        contents[path] = text.encode(errors="backslashreplace")
+        contents[path] = block_list(data.without_files)
     if yaml_path is not None:
         about = "# Made by python -m sola.prepare. yamls/hacs_canonical.yaml explains every key.\n"
         contents[yaml_path] = (about + config.to_yaml()).encode()

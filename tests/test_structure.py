@@ -6,7 +6,7 @@ from conftest import REPOSITORY
 
 LEVELS = [
     {"prepare"},
-    {"training", "export", "data_report"},
+    {"training", "export", "data_set"},
     {"run_data", "manifest"},
     {"probe", "plots", "windows", "synthetic", "report", "formats", "heads"},
     {"encode", "learner"},

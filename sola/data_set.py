@@ -1,27 +1,58 @@
-"""What a data set is like, in words: sizes, lengths, labels, values, and what to be wary of."""
-
-from __future__ import annotations
+"""A data set that is made ready, and a report on it: what it is like, and what to be wary of."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
+from sola.annotations import Annotation, action_labels, find_annotation, splits_of
 from sola.arrays import FeatureFile, JoinedFiles, is_finite, to_float32
-from sola.dataset import SPLITS
+from sola.config import Config
+from sola.dataset import SPLITS, BadFiles
 from sola.pipeline import in_background
 from sola.runtime import progress, random_generator
-
-if TYPE_CHECKING:
-    from sola.prepare import DataSet
 
 SAMPLE = 4 * 2**30  # bytes of values that are looked at
 READERS = 8
 NAMED = 5  # videos, of many
 LARGE_COMMON_MEAN = 0.5
+
+
+@dataclass
+class DataSet:
+    """Videos of both splits, and what an annotation file says of them."""
+
+    config: Config  # of the training that is made ready
+    videos: dict[str, dict[str, FeatureFile]]  # split -> video -> features
+    annotations: dict[str, Annotation]
+    fps: float | None
+    bad_files: BadFiles
+    fps_is_given: bool = True
+    links: dict[Path, Path] = field(default_factory=dict)  # to be made -> what they point to
+
+    def annotated(self, split: str) -> dict[str, Annotation]:
+        """Video -> annotation, of the videos of a split that have one."""
+        found = {v: find_annotation(self.annotations, v) for v in self.videos[split]}
+        return {video: entry for video, entry in found.items() if entry is not None}
+
+    def labels(self, split: str) -> dict[str, np.ndarray]:
+        """Video -> action labels, [T], of the videos of a split that are annotated."""
+        files = self.videos[split]
+        return {
+            video: action_labels(entry.actions, files[video].length, self.fps).astype(np.int64)
+            for video, entry in self.annotated(split).items()
+        }
+
+    @property
+    def without_files(self) -> list[str]:
+        """Annotated videos of both splits without features."""
+        there = {id(entry) for split in SPLITS for entry in self.annotated(split).values()}
+        wanted = splits_of(self.annotations)
+        return [
+            v for v, entry in self.annotations.items() if v in wanted and id(entry) not in there
+        ]
 
 
 @dataclass
@@ -102,7 +133,7 @@ def _of_split(data: DataSet, split: str) -> list[str]:
     files = data.videos[split]
     lengths = np.array([file.length for file in files.values()])
     widths = sorted({file.shape[1] for file in files.values()})
-    dtypes = Counter(str(part.dtype) for file in files.values() for part in _parts(file))
+    dtypes = sorted({str(part.dtype) for file in files.values() for part in _parts(file)})
     span = f"{lengths.min()}..{lengths.max()} (median {int(np.median(lengths))})"
     lines = [
         f"{split}: {len(files)} videos, {lengths.sum()} snippets, T {span}, "

@@ -1,0 +1,248 @@
+"""Everything a training needs, made from features and annotations, or reported on."""
+
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+from conftest import FEATURE_DIM, replace, without_seconds
+from test_annotations import write
+
+import main_simsiam
+from sola import prepare
+from sola.arrays import DataError
+from sola.config import Config, load_config
+from sola.export import export_features
+from sola.prepare import window_of
+from sola.runtime import SolaError
+from sola.training import train
+
+
+@pytest.fixture
+def annotations(workplace):
+    """Segments that cover every second third of each tiny video, at 2 snippets a second."""
+    database = {}
+    for path in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
+        length = len(np.load(path))
+        database[path.stem] = {
+            "subset": path.parent.name,
+            "duration": str(length / 2),
+            "annotations": [{"label": "x", "segment": [length / 6, length / 3]}],
+        }
+    return database
+
+
+def run(*arguments, yaml="new.yaml"):
+    prepare.main([f"--yaml_path={yaml}", *arguments])
+
+
+def flat_folder(workplace):
+    (workplace / "flat").mkdir()
+    for path in (workplace / "HACS_DATA").glob("*/*.npy"):
+        (workplace / "flat" / f"v_{path.name}").symlink_to(path)
+    return "--features=flat"
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_yaml_that_trains_is_made_from_a_flat_folder(workplace, annotations, capsys):
+    file = write(workplace / "a.json", annotations | {"gone": annotations["t5"]})
+    run(flat_folder(workplace), f"--annotations={file}", "--fps=2", "eval_snippets=99")
+    config = load_config("new.yaml")
+    assert (config.in_feature_dim, config.dissim_proj_out) == (FEATURE_DIM, FEATURE_DIM)
+    assert (config.batch_size, config.learning_rate, config.eval_snippets) == (8, 1e-3, 99)
+    assert (config.sampling_duration, config.step, config.step_start) == (23, 2, 4)
+    data = workplace / "new_data"
+    assert (data / "features/missing_files.txt").read_text() == "gone\n"
+    for split, count in (("training", 13), ("validation", 8)):
+        durations = pickle.loads((data / f"features/{split}_duration.pkl").read_bytes())
+        subset = pickle.loads((data / f"features/{split}_subset_list.pkl").read_bytes())
+        assert len(durations) == len(subset) == count
+        for name, length in durations.items():
+            assert type(length) is int
+            assert length == len(np.load(data / f"features/{split}/{name}"))
+            labels = np.load(data / f"labels/{split}_label/{name}")
+            start, end = length / 6, length / 3
+            wanted = [start <= (i + 0.5) / 2 < end for i in range(length)]
+            assert labels.tolist() == wanted
+    drawn = sorted(len(np.load(path)) for path in (data / "visualizing").iterdir())
+    lengths = sorted(durations.values())
+    assert len(drawn) == 6
+    assert (drawn[0], drawn[-1]) == (lengths[0], lengths[-1])
+    report = capsys.readouterr().out
+    assert "training: 13 videos" in report
+    assert "annotated, without features: 1 (gone)" in report
+    (workplace / "new.yaml").write_text(config.to_yaml().replace("epoch: 150", "epoch: 1"))
+    main_simsiam.main(["--yaml_path=new.yaml", "network_hidden_unit=8"])
+    assert "eval_result in epoch1: " in capsys.readouterr().out
+
+
+def test_split_folders_and_a_guessed_rate(workplace, annotations, capsys):
+    file = write(workplace / "a.json", annotations)
+    run("--features=HACS_DATA", f"--annotations={file}")
+    assert "fps: 2, from T / duration" in capsys.readouterr().out
+    made = contents(workplace / "new_data")
+    run("--features=HACS_DATA", f"--annotations={file}", "--fps=2", "--overwrite")
+    assert contents(workplace / "new_data") == made
+
+
+def test_the_data_root_of_a_yaml_is_completed(workplace, config, annotations):
+    (workplace / "evaluation").rename(workplace / "given")
+    file = write(workplace / "a.json", annotations)
+    run(f"--annotations={file}", "--fps=2", yaml="tiny.yaml")
+    assert len(list((workplace / "evaluation/training_label").iterdir())) == 13
+    assert (workplace / "HACS_DATA/training_duration.pkl").is_file()
+    records = train(replace(config, epoch=1))
+    assert records[0]["record"] == "evaluation"
+    run(f"--annotations={file}", "--fps=2", yaml="tiny.yaml")  # all is there already
+    label = workplace / "evaluation/training_label/t5.npy"
+    np.save(label, np.zeros(3))
+    (workplace / "evaluation/training_label/t6.npy").unlink()
+    with pytest.raises(SolaError, match=r"training_label/t5\.npy: is there with another content"):
+        run(f"--annotations={file}", "--fps=2", yaml="tiny.yaml")
+    assert not (workplace / "evaluation/training_label/t6.npy").exists()  # nothing is half done
+
+
+def test_a_run_with_made_index_files_is_that_without(workplace, config, annotations):
+    """Pickles change nothing while they list all videos."""
+    train(config)
+    run(yaml="tiny.yaml")
+    assert pickle.loads((workplace / "HACS_DATA/training_subset_list.pkl").read_bytes())
+    train(replace(config, exp_name="with_pickles"))
+    assert without_seconds(config) == without_seconds(replace(config, exp_name="with_pickles"))
+
+
+def test_features_alone_are_enough(workplace, capsys):
+    run(flat_folder(workplace))
+    assert len(list((workplace / "new_data/features/validation").iterdir())) == 2  # a tenth
+    assert len(list((workplace / "new_data/features/training").iterdir())) == 19
+    assert not (workplace / "new_data/labels").exists()
+
+
+def test_a_check_changes_nothing_and_tells_what_is_wrong(workplace, annotations, capsys):
+    annotations["t5"]["duration"] = 99
+    del annotations["t6"], annotations["v7"]
+    file = write(workplace / "a.json", annotations | {"gone": annotations["t7"]})
+    (workplace / "HACS_DATA/training/bad.npy").write_bytes(b"no")
+    np.save(workplace / "HACS_DATA/training/wide.npy", np.ones((30, 17)))
+    np.save(workplace / "HACS_DATA/training/nan.npy", np.full((30, FEATURE_DIM), np.nan))
+    np.save(workplace / "HACS_DATA/training/half.npy", np.ones((30, FEATURE_DIM), np.float16))
+    before = contents(workplace)
+    run(f"--annotations={file}", "--fps=2", "--check", yaml="tiny.yaml")
+    run("--features=HACS_DATA", f"--annotations={file}", "--check")
+    assert contents(workplace) == before
+    report = capsys.readouterr().out
+    for line in (
+        "training: 15 videos",
+        "C 16, float16, float32, float64",
+        "too short to train on (T <= 23): 2 (t2, t3)",
+        "bad file: HACS_DATA/training/bad.npy: not a readable npy file",
+        "bad file: HACS_DATA/training/wide.npy: has 17 channels, most have 16",
+        "annotated, without features: 1 (gone)",
+        "training without annotation, so without labels: 3 (half, nan, t6)",
+        "validation without annotation, so without labels: 1 (v7)",
+        "more than a snippet from duration * fps in 1 of 19 videos, most in t5",
+        "not finite (23 of 23 files): 1 (HACS_DATA/training/nan.npy)",
+        "action share 0.33",
+    ):
+        assert line in report, line
+    with pytest.raises(DataError, match=r"bad\.npy: .*\(2 such files\).*on_bad_file=skip"):
+        run(f"--annotations={file}", "--fps=2", yaml="tiny.yaml")
+    run("--features=HACS_DATA", f"--annotations={file}", "on_bad_file=skip")
+    assert not (workplace / "new_data/features/training/bad.npy").exists()
+
+
+def test_figures_of_values(workplace, capsys):
+    for path in (workplace / "HACS_DATA").glob("*/*.npy"):
+        length = len(np.load(path))
+        path.unlink()
+        values = np.zeros((length, 4), np.float32)
+        values[:, 0], values[:, 1] = 3.0, 4.0
+        np.save(path, values)
+    run("--features=HACS_DATA", "--check")
+    report = capsys.readouterr().out
+    assert "mean 1.75, mean norm of a snippet 5, zeros 50.0%, common mean 1.00 of the" in report
+    assert "warning: a large common mean" in report
+
+
+def test_two_folders_are_joined(workplace):
+    for folder, channels in (("rgb", slice(10)), ("flow", slice(10, None))):
+        for path in (workplace / "HACS_DATA").glob("*/*.npy"):
+            (workplace / folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+            np.save(workplace / folder / path.parent.name / path.name, np.load(path)[:, channels])
+    run("--features=rgb,flow", "epoch=1", "network_hidden_unit=8", "device=cpu")
+    config = load_config("new.yaml")
+    assert config.in_feature_dim == FEATURE_DIM
+    records = train(config)
+    assert records[-1]["epoch"] == 1
+    x = np.load(workplace / "HACS_DATA/training/t5.npy")
+    folder = export_features(config, "0")
+    np.testing.assert_array_equal(np.load(folder / "training/t5.npy"), x)
+
+
+def test_the_window_keeps_its_seconds():
+    canonical = dataclasses.asdict(Config(exp_name="x"))
+    assert window_of(2.0).items() <= canonical.items()
+    for fps in (0.3, 1, 25 / 16, 3, 25 / 8, 4, 7.5):
+        window = window_of(fps)
+        Config(exp_name="x", **window)  # keeps the rules
+        if fps >= 1:
+            assert abs(window["step"] / fps - 1) < 0.34
+            assert abs(window["sampling_duration"] / fps - 11.5) < 3.5
+
+
+def test_ids_are_never_paths(workplace, annotations):
+    evil = {
+        "../../evil": annotations["t5"],
+        "/tmp/evil": annotations["t5"],
+        "a\nb": annotations["t5"],
+    }
+    file = write(workplace / "a.json", annotations | evil)
+    run(flat_folder(workplace), f"--annotations={file}", "--fps=2")
+    written = {path.name for path in workplace.rglob("*")}
+    assert not any("evil" in name for name in written)
+    listed = (workplace / "new_data/features/missing_files.txt").read_text()
+    assert listed == "../../evil\n/tmp/evil\na b\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--features=nowhere"], "nowhere: no such folder"),
+        (["--features=HACS_DATA", "--fps=0"], "--fps"),
+        (["--features=HACS_DATA", "--annotations=gone.json"], r"gone\.json"),
+        (["--features=HACS_DATA", "epohc=3"], "did you mean epoch"),
+        (["--features=visualizing", "--annotations=one.json"], "none of the 1 videos is of the"),
+        ([], r"new\.yaml: No such file"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, arguments, words):
+    write(workplace / "one.json", {"v6": {"subset": "training", "annotations": []}})
+    before = contents(workplace)
+    with pytest.raises(SolaError, match=words):
+        run(*arguments)
+    assert contents(workplace) == before
+
+
+def test_a_yaml_is_not_overwritten_unasked(workplace):
+    with pytest.raises(SolaError, match=r"tiny\.yaml: is there already; --overwrite"):
+        run("--features=HACS_DATA", yaml="tiny.yaml")
+
+
+def test_json_of_numbers_and_texts_give_the_same(workplace, annotations):
+    texts = write(workplace / "a.json", annotations)
+    numbers = json.loads(texts.read_text())
+    for entry in numbers["database"].values():
+        entry["duration"] = float(entry["duration"])
+    (workplace / "b.json").write_text(json.dumps(numbers))
+    run("--features=HACS_DATA", "--annotations=a.json")
+    made = contents(workplace / "new_data")
+    run("--features=HACS_DATA", "--annotations=b.json", "--overwrite")
+    assert contents(workplace / "new_data") == made
