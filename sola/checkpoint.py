@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sola.config import Config
-from sola.files import write_atomically
+from sola.files import refuse_pipe, write_atomically
 from sola.metrics import best_evaluation, gain, read_records
 from sola.pickles import PLAIN_OPCODES, check_opcodes
 from sola.runtime import SolaError, is_out_of_memory
@@ -49,13 +50,11 @@ def load(path: str | Path) -> Any:
     Raises DamagedError for a file that is damaged or something else, CheckpointError for one that
     cannot be read.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise CheckpointError(f"{path}: not a file")
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
-            _check_archive(file)
-            file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            checked = _checked_archive(file)
+        return torch.load(checked, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
     except Exception as error:  # whatever a damaged file makes of the readers
@@ -65,20 +64,27 @@ def load(path: str | Path) -> Any:
         raise DamagedError(f"{path}: {what} ({error!s:.80})") from error
 
 
-def _check_archive(file: BinaryIO) -> None:
-    """Raise for a zip file that is damaged, expands, or holds a pickle of more than tensors."""
-    with zipfile.ZipFile(file) as archive:
+def _checked_archive(file: BinaryIO) -> BinaryIO:
+    """A zip file's entries, checked, in a new one: PyTorch's reader may find others in the file.
+
+    Raises for one that is damaged, expands, or holds a pickle of more than tensors.
+    """
+    checked = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(checked, "w") as copy:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("compressed")
         if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise ValueError("claims more than it holds")
-        damaged = archive.testzip()  # PyTorch itself does not look at the checksums
-        if damaged:
-            raise ValueError(f"{damaged} in it is not as it was written")
+        if len({entry.filename.lower() for entry in entries}) < len(entries):
+            raise ValueError("holds two entries of one name")
         for entry in entries:
+            data = archive.read(entry)  # held to its checksum, which PyTorch does not look at
             if entry.filename.lower().endswith("data.pkl"):
-                check_opcodes(archive.read(entry), CHECKPOINT_OPCODES, CHECKPOINT_CLASSES)
+                check_opcodes(data, CHECKPOINT_OPCODES, CHECKPOINT_CLASSES)
+            copy.writestr(entry.filename, data)
+    checked.seek(0)
+    return checked
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -122,7 +128,7 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
     if load_model.endswith(".pt"):
         return Path(load_model).stem, Path(load_model)
     epochs = saved_epochs(config)
-    epoch = int(load_model) if load_model.isdecimal() else -1
+    epoch = int(load_model) if re.fullmatch(r"[0-9]{1,12}", load_model) else -1
     if epoch == 0:
         return f"{config.exp_name}_0", None
     if not epochs:

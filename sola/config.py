@@ -14,6 +14,7 @@ import yaml
 from sola.runtime import SolaError
 
 MAX_YAML_BYTES = 100_000
+LARGEST_NUMBER = 10**20  # whole; what is larger counts as text, since it may be too long to print
 IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
 SMALLEST = {"seed": 0, "num_workers": 0, "step_start": 0, "tsm_size": 2}
 SMALLEST |= {"mlp_layer_num": 0, "eval_momentum": 0.0}  # whole numbers else: 1; others: above 0
@@ -131,7 +132,8 @@ class Config:
             ("visualizing_dir", Path(self.visualizing_dir) != self.picture_folder,
              "must not be where the pictures of this run go"),
             ("data_root",
-             not self.synthetic or Path() != own_folder == Path(self.label_base).parent,
+             not self.synthetic or (bool(own_folder.name)
+             and own_folder == Path(self.label_base).parent),
              "with synthetic: true must lie beside label_base in a folder of their own"),
             ("data_root", not self.synthetic or "," not in self.data_root,
              "with synthetic: true must be one folder"),
@@ -267,9 +269,10 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     if tag.rpartition(":")[2] not in ("bool", "int", "float", "null"):
         return event.value
     try:
-        return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, event.value))
+        value = yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, event.value))
     except (ValueError, OverflowError):  # a number of thousands of digits
         return event.value
+    return event.value if type(value) is int and abs(value) > LARGEST_NUMBER else value
 
 
 def _split_override(override: str) -> tuple[str, Any]:

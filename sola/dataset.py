@@ -81,9 +81,17 @@ def feature_paths(folder: str | Path) -> dict[str, str]:
             for entry in entries
             if entry.name.endswith(".npy")
             and not entry.name.startswith(".")
-            and (entry.is_file() or not os.path.exists(entry.path))  # a dead link is an error
+            and _may_be_file(entry)
         }
     return dict(sorted(paths.items()))
+
+
+def _may_be_file(entry: os.DirEntry) -> bool:
+    """Whether it is a file, or a link that leads nowhere: an error, once it is opened."""
+    try:
+        return entry.is_file() or not os.path.exists(entry.path)
+    except OSError:  # a link to itself
+        return True
 
 
 def feature_folders(data_root: str | Path) -> list[Path]:
@@ -132,7 +140,7 @@ def open_videos(
     paths = video_paths(folders)
     if not paths:
         raise DataError(f"{folders[0]}: holds no .npy files")
-    durations = durations or {}
+    durations, skipped_before = durations or {}, set(bad_files.skipped)
 
     def open_video(video: str) -> FeatureFile | None:
         try:
@@ -153,8 +161,10 @@ def open_videos(
     found = zip(paths, arrays, strict=True)
     videos = {video: array for video, array in found if array is not None}
     if not videos:
-        path, what = min(bad_files.skipped.items())
-        raise DataError(f"{folders[0]}: no usable file; the first, {path}: {what}")
+        path = min(bad_files.skipped.keys() - skipped_before)
+        raise DataError(
+            f"{folders[0]}: no usable file; the first, {path}: {bad_files.skipped[path]}"
+        )
     return videos
 
 

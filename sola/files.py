@@ -31,14 +31,22 @@ def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # makes the rename survive a power failure
-        os.close(folder)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         size = sum(map(len, parts))
         raise SolaError(f"{path}: cannot write its {size} bytes: {error.strerror}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in it survive a power failure, on disks that can."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_npy(path: str | Path, array: np.ndarray) -> None:
@@ -55,10 +63,15 @@ def clear_temporary(folder: Path) -> None:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """What a regular file holds; anything else, a pipe for instance, raises SolaError."""
+    """What a regular file holds. Raises SolaError for anything else, a pipe for instance."""
+    refuse_pipe(path)
+    return Path(path).read_bytes()
+
+
+def refuse_pipe(path: str | Path) -> None:
+    """Raise SolaError for what is there and is no regular file: reading it might never end."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise SolaError(f"{path}: not a file")
-    return Path(path).read_bytes()
 
 
 class FolderLock:
@@ -85,6 +98,8 @@ class FolderLock:
                 if error.errno in NO_LOCKS_HERE:
                     print(f"note: no locks on this disk; let no other process use {self.folder}")
                     return
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise SolaError(f"{self.path}: cannot be locked: {error.strerror}") from error
                 raise SolaError(
                     f"{self.folder}: in use by {holder or 'another process'}; wait until that ends"
                 ) from error
@@ -107,7 +122,7 @@ class FolderLock:
     def _open(self) -> int:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise SolaError(f"{self.path}: cannot write there: {error.strerror}") from error
 

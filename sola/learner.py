@@ -13,7 +13,6 @@ from sola.ranks import rank_count
 from sola.runtime import seed_everything
 from sola.tsm import similarity_matching_loss, target_tsm
 
-STEP_FIGURES = ("loss", "cosine_mean", "cosine_square")  # cosines off the diagonal
 WINDOWS_MEASURED = 32  # for the size of the update
 
 
@@ -60,14 +59,14 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
     fits = (
         _have_shapes(model, weights)
         and isinstance(moments, dict)
-        and all(type(number) is int and 0 <= number < len(parameters) for number in moments)
+        and list(moments) in ([], list(range(len(parameters))))  # none before the first step
         and all(
             _have_shapes(
                 moments[number],
                 {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter},
             )
             for number, parameter in enumerate(parameters)
-            if number in moments
+            if moments
         )
     )
     if not fits:
@@ -78,12 +77,14 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
 
 
 def _have_shapes(values: Any, wanted: dict[str, Tensor]) -> bool:
-    """Whether values are float tensors of the same names and shapes."""
+    """Whether values are finite float tensors of the same names and shapes."""
     return (
         isinstance(values, dict)
         and values.keys() == wanted.keys()
         and all(
-            is_plain_tensor(value) and value.shape == wanted[name].shape
+            is_plain_tensor(value)
+            and value.shape == wanted[name].shape
+            and bool(value.isfinite().all())
             for name, value in values.items()
         )
     )

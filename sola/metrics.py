@@ -47,9 +47,10 @@ def read_records(path: Path) -> list[Record]:
         try:
             record = json.loads(line)
             to_line(record)  # which no infinite number passes
-        except (ValueError, RecursionError):
-            record = None
-        if not _is_record(record):
+            is_good = _is_record(record)
+        except (ValueError, OverflowError, RecursionError):
+            is_good = False
+        if not is_good:
             raise SolaError(f"{path}: line {number} is damaged; mend or remove that line")
         records.append(record)
     return records

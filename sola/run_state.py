@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sola.checkpoint import CheckpointError, DamagedError, load, save, saved_epochs
+from sola.checkpoint import (
+    CheckpointError,
+    DamagedError,
+    is_plain_tensor,
+    load,
+    save,
+    saved_epochs,
+)
 from sola.config import Config
 from sola.files import clear_temporary, write_atomically
 from sola.metrics import read_records, to_line
@@ -21,7 +28,7 @@ KEPT_STATES = 2
 STATE_NAME = re.compile(
     r"state_(\d{1,12})-(\d{1,12})\.pt"
 )  # epochs complete, steps of the next one
-FIGURES = 3  # of a step, see learner.py
+STEP_FIGURES = ("loss", "cosine_mean", "cosine_square")  # cosines off the diagonal
 
 State = dict[str, Any]  # see is_state
 
@@ -44,7 +51,7 @@ def load_state(folder: Path) -> State | None:
             if is_state(state):
                 return state
         path.rename(path.with_suffix(".damaged"))
-        print(f"warning: {path} is damaged, set aside; the state before it is used")
+        print(f"warning: {path} is damaged, set aside; the state before it, if any, is used")
     return None
 
 
@@ -68,10 +75,15 @@ def is_state(state: Any) -> bool:
         and all(type(state[key]) is kind for key, kind in kinds.items())
         and state["epoch"] >= 0
         and math.isfinite(state["seconds"])
+        and is_plain_tensor(state["figures"])
         and state["figures"].dtype is torch.float64
-        and state["figures"].shape[1:] == (FIGURES,)
+        and state["figures"].shape[1:] == (len(STEP_FIGURES),)
         and bool(state["figures"].isfinite().all())
         and isinstance(state["identity"].get("config"), dict)
+        and all(
+            type(value) in (str, int, float, bool)
+            for value in (state["identity"] | state["identity"]["config"] | {"config": 0}).values()
+        )
     )
 
 
@@ -125,7 +137,7 @@ def _may_differ(key: str) -> bool:
 def _check_same_run(state: dict[str, Any], config: Config, lengths: dict[str, int]) -> None:
     old, new = state["identity"], run_identity(config, lengths)
     differences = [
-        f"{key} was {old['config'].get(key)!r}, is {value!r}"
+        f"{key} was {old['config'].get(key)!r:.60}, is {value!r}"
         for key, value in new["config"].items()
         if old["config"].get(key) != value
     ]

@@ -80,7 +80,13 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def _handle_signals(handler: Callable) -> dict[int, Any]:
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """Interrupt; what comes while the program leaves ends it at once, without a word."""
+    _handle_signals(signal.SIG_DFL)
+    _interrupt(number, frame)
+
+
+def _handle_signals(handler: Callable | signal.Handlers) -> dict[int, Any]:
     """Handle those that the caller of the program does not ignore; the handlers before."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -113,15 +119,16 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main function and leave with its exit status, errors as one line."""
-    _handle_signals(_interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None when closed by the caller
         stream.reconfigure(errors="backslashreplace")  # a file name may hold any byte
     if not is_first_rank():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the first one says is enough
+    status = EXIT_USER_ERROR
     try:
+        _handle_signals(_interrupt_once)
         main()
         leave_ranks()
-        sys.exit(0)
+        status, message = 0, ""
     except SolaError as error:
         message = str(error)
     except (MemoryError, RuntimeError) as error:
@@ -130,19 +137,21 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             raise
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
         sys.stderr.close()
-        sys.exit(EXIT_USER_ERROR)
+        message = ""
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         message = f"{place}{error.strerror or error}"
     except KeyboardInterrupt as interruption:
-        message = str(interruption) or "interrupted; the same command goes on from what is saved"
+        status, message = 128 + getattr(interruption, "number", signal.SIGINT), ""
         if is_first_rank():
-            print(message, file=sys.stderr)
-        sys.exit(128 + getattr(interruption, "number", signal.SIGINT))
-    where = f" in rank {rank()}" if rank_count() > 1 else ""
-    line = f"error{where}: {' '.join(message.splitlines())}\n"
-    print(line, end="", file=sys.stderr)  # in one piece, though several ranks may write
-    sys.exit(EXIT_USER_ERROR)
+            default = "interrupted; the same command goes on from what is saved"
+            print(str(interruption) or default, file=sys.stderr)
+    _handle_signals(signal.SIG_DFL)  # all is done: nothing to say any more
+    if message:
+        where = f" in rank {rank()}" if rank_count() > 1 else ""
+        line = f"error{where}: {' '.join(message.splitlines())}\n"
+        print(line, end="", file=sys.stderr)  # in one piece, though several ranks may write
+    sys.exit(status)
 
 
 def _what_to_do(error: MemoryError | RuntimeError) -> str | None:

@@ -62,8 +62,10 @@ def write_synthetic(
     all. Raises SolaError when it holds anything else.
     """
     folder = Path(data_root).parent
+    if _is_written(folder, feature_dim, seed):
+        return
     with FolderLock(folder):
-        if not _is_written(folder, feature_dim, seed):
+        if not _is_written(folder, feature_dim, seed):  # by another process, meanwhile
             _write_all(Path(data_root), Path(label_base), feature_dim, seed)
 
 

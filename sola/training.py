@@ -16,7 +16,6 @@ from sola.config import Config
 from sola.encode import encode_video
 from sola.files import FolderLock
 from sola.learner import (
-    STEP_FIGURES,
     Learner,
     learner_state,
     make_learner,
@@ -39,7 +38,7 @@ from sola.ranks import (
 )
 from sola.report import describe
 from sola.run_data import RunData, open_data
-from sola.run_state import open_run, run_identity, save_state
+from sola.run_state import STEP_FIGURES, open_run, run_identity, save_state
 from sola.runtime import DeferredSignals, Interrupted, SolaError, progress, resolve_device
 from sola.synthetic import write_synthetic
 from sola.tsm import loss_landmarks
@@ -79,9 +78,10 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
     device = resolve_device(config.device)
     join_ranks(device)
     data = from_first_rank(lambda: find_data(config))
-    lock = FolderLock(config.run_folder)
-    from_first_rank(lock.acquire)
+    locks = [FolderLock(folder) for folder in (config.run_folder, config.picture_folder)]
     try:
+        for lock in locks:
+            from_first_rank(lock.acquire)
         state = from_first_rank(lambda: open_run(config, data.training.lengths, restart=restart))
         learner = make_learner(config, device)
         so_far = Progress()
@@ -98,7 +98,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
         train_epochs(config, learner, data, so_far)
         return from_first_rank(lambda: read_records(config.metrics_file))
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
 
 
 def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progress) -> None:
@@ -134,7 +135,7 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
                     save(config.model_file(epoch), weights)
             if is_saving(config, epoch) or any_rank(is_urgent(so_far, signals), device):
                 save_progress(config, learner, data, so_far)
-            stop_if_asked(signals, device, f"after epoch {epoch} of {config.epoch}")
+                stop_if_asked(signals, device, f"after epoch {epoch} of {config.epoch}")
             if is_first_rank() and is_saving(config, epoch):
                 with signals.at_once():
                     evaluate(config, epoch, module, data)

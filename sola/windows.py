@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.arrays import BadFileError, FeatureFile, read_features
+from sola.arrays import DataError, FeatureFile, read_features
 from sola.pipeline import in_background
 from sola.ranks import from_all_ranks, rank, rank_count
 from sola.runtime import SolaError, free_memory, progress, random_generator
@@ -149,7 +149,7 @@ def load_snippets(
         video, rows = job
         features = torch.from_numpy(read_features(video)).to(dtype)
         if not features.isfinite().all():
-            raise BadFileError(video.path, f"holds values beyond the range of {dtype}")
+            raise DataError(f"{video.path}: holds values beyond the range of {dtype}")
         snippets[slice(*rows)] = features
 
     jobs = zip(videos, itertools.pairwise(ends), strict=True)

@@ -8,6 +8,7 @@ went wrong, a line each, and the growth of the peak memory in MB last.
 
 import contextlib
 import io
+import json
 import os
 import pickle
 import random
@@ -23,15 +24,18 @@ import torch
 
 import main_simsiam
 import process_feature
+import sola.training
 from sola.runtime import run_script
 
 TRAIN = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=2", "num_workers=1"])
+TRAIN_ON = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=3", "num_workers=1"])
 PROCESS = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=2", "--overwrite"])
 RESUME_PROCESS = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=2"])
+BEST = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=best"])
 SKIP = (TRAIN[0], [*TRAIN[1], "on_bad_file=skip"])
 KINDS = {
-    "HACS_DATA/training/t5.npy": [TRAIN, PROCESS, SKIP],
-    "HACS_DATA/validation/v5.npy": [TRAIN, PROCESS, SKIP],
+    "HACS_DATA/training/t5.npy": [TRAIN, TRAIN_ON, PROCESS, SKIP],
+    "HACS_DATA/validation/v5.npy": [TRAIN, TRAIN_ON, PROCESS, SKIP],
     "evaluation/training_label/t5.npy": [TRAIN, SKIP],
     "visualizing/v6.npy": [TRAIN, SKIP],
     "HACS_DATA/training_duration.pkl": [TRAIN, PROCESS],
@@ -39,8 +43,8 @@ KINDS = {
     "tiny.yaml": [TRAIN, PROCESS],
     "models/tiny/config.yaml": [TRAIN, RESUME_PROCESS],
     "models/tiny/tiny_2.pt": [TRAIN, PROCESS],
-    "models/tiny/state_2-0.pt": [TRAIN],
-    "models/tiny/metrics.jsonl": [TRAIN, PROCESS],
+    "models/tiny/state_2-0.pt": [TRAIN, TRAIN_ON],
+    "models/tiny/metrics.jsonl": [TRAIN, BEST],
     "transformed_features/tiny_2/manifest.json": [RESUME_PROCESS],
     "transformed_features/tiny_2/training/t5.npy": [RESUME_PROCESS],
 }
@@ -64,6 +68,12 @@ HOSTILE = [
     b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65_535,
     b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{",
 ]
+
+
+NESTED = []
+for _ in range(40):
+    NESTED = [NESTED, NESTED]  # 80 lists, 10^12 brackets in print
+ODD = [None, -1, 0, 2**63, "", "../x", [], {}, [[1]], {"a": 1}, float("nan"), float("inf"), True]
 
 
 def damage(data: bytes, moments: random.Random, others: list[bytes]) -> bytes:
@@ -95,6 +105,42 @@ def damage(data: bytes, moments: random.Random, others: list[bytes]) -> bytes:
     return data[: place.start()] + number + data[place.end() :]
 
 
+def restructure(data: bytes, name: str, moments: random.Random) -> bytes | None:
+    """The content with one value in it replaced, in the file's own form; None for other files."""
+    if name.endswith(".pt"):
+        content = torch.load(io.BytesIO(data))
+        replace_one(
+            content, moments, [*ODD, NESTED, torch.zeros(1).expand(10**12), torch.zeros(2, 3)]
+        )
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
+    if name.endswith((".json", ".jsonl")):
+        lines = data.splitlines() if name.endswith(".jsonl") else [data]
+        number = moments.randrange(len(lines))
+        content = json.loads(lines[number])
+        replace_one(content, moments, [*ODD, 10**400])
+        lines[number] = json.dumps(content).encode()
+        return b"\n".join(lines) + b"\n"
+    if name.endswith(".pkl"):
+        content = pickle.loads(data)
+        replace_one(content, moments, [*ODD, NESTED])
+        return pickle.dumps(content)
+    return None
+
+
+def replace_one(content, moments: random.Random, values: list) -> None:
+    """Replace a value somewhere in nested dicts and lists, or add or remove one."""
+    keys = list(content) if isinstance(content, dict) else list(range(len(content)))
+    key = moments.choice(keys)
+    if isinstance(content[key], dict | list) and content[key] and moments.random() < 0.8:
+        replace_one(content[key], moments, values)
+    elif moments.random() < 0.1:
+        del content[key]
+    else:
+        content[key] = moments.choice(values)
+
+
 def run(main, arguments: list[str]) -> str:
     """Run a script; empty when it ended as it should, else what it did instead."""
     errors = Stream()
@@ -122,6 +168,7 @@ class Stream(io.StringIO):
 
 def main(folder: Path, seed: int, rounds: int) -> None:
     torch.set_num_threads(1)
+    sola.training.draw_tsm_sheet = lambda *_: None  # which takes long, and reads no file
     place = Path(tempfile.mkdtemp(dir=folder.parent)) / "copy"
     moments = random.Random(seed)
     contents = [(folder / name).read_bytes() for name in KINDS]
@@ -130,12 +177,14 @@ def main(folder: Path, seed: int, rounds: int) -> None:
         shutil.copytree(folder, place, symlinks=True)
         os.chdir(place)
         if number < 0:  # the first two rounds damage nothing, and show what memory is needed
-            wrong = "".join(run(*script) for script in (TRAIN, PROCESS, SKIP))
+            wrong = "".join(run(*script) for script in (TRAIN_ON, PROCESS, SKIP))
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             name = "nothing"
         else:
             name = list(KINDS)[number % len(KINDS)]
-            data = damage((folder / name).read_bytes(), moments, contents)
+            data = (folder / name).read_bytes()
+            changed = restructure(data, name, moments) if moments.random() < 0.4 else None
+            data = damage(data, moments, contents) if changed is None else changed
             if name.endswith(".yaml") and (b"/" in data or b".." in data):
                 continue  # a path that leaves the folder would be obeyed
             (place / name).unlink()

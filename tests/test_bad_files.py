@@ -102,9 +102,20 @@ def test_a_good_run_can_be_continued_either_way(config):
     assert all("skipped" not in record for record in records)
 
 
+def test_a_link_to_itself_is_a_bad_file(workplace, config):
+    path = workplace / "HACS_DATA/training/t5.npy"
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(BadFileError, match=r"t5\.npy: cannot be read: Too many levels"):
+        train(config)
+    records = train(replace(config, on_bad_file="skip", epoch=1))
+    assert records[0]["skipped"] == ["HACS_DATA/training/t5.npy"]
+
+
 def test_nothing_left_is_an_error(workplace, config):
     for path in (workplace / "HACS_DATA/validation").iterdir():
         spoil(path, "text")
+    spoil(workplace / "HACS_DATA/training/t5.npy", "text")
     with pytest.raises(DataError, match=r"validation: no usable file; the first, .*v0\.npy"):
         train(replace(config, on_bad_file="skip"))
 

@@ -48,7 +48,7 @@ def test_a_damaged_state_is_set_aside_for_the_one_before(tmp_path, content, caps
 
 def test_a_state_that_cannot_be_read_is_not_called_damaged(tmp_path):
     (tmp_path / "state_3-2.pt").mkdir()  # stands for any error of the disk; root may read anything
-    with pytest.raises(CheckpointError, match=r"state_3-2\.pt: not a file"):
+    with pytest.raises(SolaError, match=r"state_3-2\.pt: not a file"):
         load_state(tmp_path)
     assert (tmp_path / "state_3-2.pt").exists()
 

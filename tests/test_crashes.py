@@ -1,5 +1,6 @@
 """Real processes that are killed, stopped, or meet one another and a full disk: nothing is lost."""
 
+import contextlib
 import os
 import re
 import resource
@@ -12,8 +13,9 @@ import torch
 from conftest import REPOSITORY, replace, same, weights_after, without_seconds
 
 from sola import training
+from sola.export import export_features
 from sola.files import FolderLock
-from sola.run_state import load_state
+from sola.run_state import is_state, load_state
 from sola.runtime import DeferredSignals, Interrupted, SolaError
 from sola.training import Progress, is_urgent, train
 
@@ -192,6 +194,49 @@ def test_one_process_at_a_time_and_the_lock_dies_with_it(workplace):
     assert not (workplace / "models/.tiny.lock").exists()
 
 
+def test_one_dump_at_a_time_into_a_folder(workplace, config):
+    train(replace(config, epoch=2))
+    with other_process_holds(workplace / "transformed_features/tiny_2") as holder:
+        refused = pytest.raises(SolaError, match=f"tiny_2: in use by process {holder.pid}")
+        with refused:
+            export_features(config, "2")
+    export_features(config, "2")
+
+
+def test_the_folder_of_pictures_is_locked_too(workplace, config):
+    with other_process_holds(workplace / "visualizing/tiny") as holder:
+        refused = pytest.raises(SolaError, match=f"visualizing/tiny: .* process {holder.pid}")
+        with refused:
+            train(config)
+    assert not (workplace / "models/.tiny.lock").exists()
+
+
+def test_a_lock_does_not_follow_a_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".run.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(SolaError, match=r"\.run\.lock: cannot write there"):
+        FolderLock(tmp_path / "run").acquire()
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_signal_at_the_last_moment_of_an_epoch_is_not_called_saved(config, monkeypatch):
+    uninterrupted = weights_after(config)
+    real = training.is_urgent
+
+    def then_a_signal(so_far, signals):
+        urgent = real(so_far, signals)
+        if so_far.epoch == 1 and not len(so_far.figures) and not signals.noted:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return urgent
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "is_urgent", then_a_signal)
+        with pytest.raises(Interrupted, match=r"in epoch 2 after step 1 of 3"):
+            train(config, restart=True)
+    assert (config.run_folder / "state_1-1.pt").exists()
+    assert same(uninterrupted, weights_after(config))
+
+
 def read_until(process, start):
     for line in process.stdout:
         if line.startswith(start):
@@ -199,10 +244,12 @@ def read_until(process, start):
     raise AssertionError(f"no line with {start}")
 
 
-def test_the_lock_does_not_live_on_in_children(tmp_path):
+@contextlib.contextmanager
+def other_process_holds(folder):
+    """A process that holds a folder's lock, and has a child that outlives it."""
     code = (
         "import os, sys; from pathlib import Path; from sola.files import FolderLock\n"
-        f"FolderLock(Path({str(tmp_path / 'run')!r})).acquire()\n"
+        f"FolderLock(Path({str(folder)!r})).acquire()\n"
         "if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
         "print('held', flush=True); sys.stdin.read()"
     )
@@ -210,17 +257,22 @@ def test_the_lock_does_not_live_on_in_children(tmp_path):
         [sys.executable, "-c", code], env=ENVIRONMENT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    lock = FolderLock(tmp_path / "run")
     try:
         assert holder.stdout.readline() == "held\n"
+        yield holder
+    finally:
+        holder.communicate()
+
+
+def test_the_lock_does_not_live_on_in_children(tmp_path):
+    lock = FolderLock(tmp_path / "run")
+    with other_process_holds(tmp_path / "run") as holder:
         with pytest.raises(SolaError, match=f"in use by process {holder.pid} on "):
             lock.acquire()
         holder.kill()
         holder.wait()
         with lock:  # though the child still lives
             assert (tmp_path / ".run.lock").exists()
-    finally:
-        holder.communicate()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,17 +313,45 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_later(config, limit):
     assert without_seconds(config) == records
 
 
-def test_a_state_of_another_network_is_refused(config):
-    train(config)
-    path = config.run_folder / "state_4-0.pt"
-    for change in ("model", "moments", "figures"):
-        state = torch.load(path)
-        if change == "model":
-            state["model"]["module.alpha"] = torch.zeros(2)
-        elif change == "moments":
-            state["optimiser"][0]["exp_avg"] = torch.zeros(2)
-        else:
-            state["epoch"], state["figures"] = 3, torch.zeros(3, 3, dtype=torch.float64)
-        torch.save(state, config.run_folder / "state_5-0.pt")
-        with pytest.raises(SolaError, match="training state is of another"):
-            train(replace(config, epoch=6))
+@pytest.mark.parametrize(
+    "change", ["model", "moments", "infinite moments", "one moment missing", "figures"]
+)
+def test_a_state_of_another_run_is_refused(config, change):
+    train(replace(config, epoch=1, saving_epoch=1))
+    config = replace(config, saving_epoch=1)
+    state = torch.load(config.run_folder / "state_1-0.pt")
+    if change == "model":
+        state["model"]["module.alpha"] = torch.zeros(2)
+    elif change == "moments":
+        state["optimiser"][0]["exp_avg"] = torch.zeros(2)
+    elif change == "infinite moments":
+        state["optimiser"][0]["exp_avg_sq"] += float("inf")
+    elif change == "one moment missing":
+        del state["optimiser"][2]
+    else:
+        state["figures"] = torch.zeros(3, 3, dtype=torch.float64)
+    torch.save(state, config.run_folder / "state_1-1.pt")
+    with pytest.raises(SolaError, match="training state is of another"):
+        train(config)
+
+
+@pytest.mark.parametrize("change", ["seconds", "figures", "size", "tensor", "nested", "epoch"])
+def test_a_state_with_odd_values_is_damaged(config, change):
+    train(replace(config, epoch=1, saving_epoch=1))
+    state = torch.load(config.run_folder / "state_1-0.pt")
+    if change == "seconds":
+        state["seconds"] = float("nan")
+    elif change == "figures":
+        state["figures"] = torch.full((1, 3), float("inf"), dtype=torch.float64)
+    elif change == "size":
+        state["figures"] = torch.zeros(1, 1, dtype=torch.float64).expand(10**12, 3)
+    elif change == "tensor":
+        state["identity"]["config"]["seed"] = torch.zeros(2)
+    elif change == "nested":
+        state["identity"]["listing"] = [[], []]
+    else:
+        state["epoch"] = -1
+    assert not is_state(state)
+    torch.save(state, config.run_folder / "state_7-1.pt")
+    assert load_state(config.run_folder)["epoch"] == 1
+    assert (config.run_folder / "state_7-1.damaged").exists()

@@ -93,7 +93,7 @@ def test_best_says_when_the_untouched_features_were_better(trained, capsys):
     assert "not above the untouched features" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("load_model", ["3", "x", "", "-1", "absent.pt"])
+@pytest.mark.parametrize("load_model", ["3", "x", "", "-1", "absent.pt", "9" * 5000])
 def test_checkpoints_that_are_not_there(trained, load_model):
     with pytest.raises(CheckpointError, match=r"saved epochs in .*2, 4|absent"):
         export_features(trained, load_model)

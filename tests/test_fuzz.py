@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ from conftest import FEATURE_DIM, REPOSITORY, replace, write_index_files
 from sola.checkpoint import CheckpointError, load, load_weights
 from sola.export import export_features
 from sola.model import SoLaModule, load_module
+from sola.runtime import SolaError
 from sola.training import train
 
 
@@ -62,12 +64,41 @@ def test_a_flipped_bit_in_the_weights_is_seen(checkpoint):
     data[len(data) // 2] ^= 1
     assert torch.load(checkpoint)  # the file before was good
     checkpoint.write_bytes(data)
-    refused(checkpoint, "not as it was written")
+    refused(checkpoint, "Bad CRC-32")
 
 
 def test_an_archive_that_expands_is_refused(checkpoint):
     repack(checkpoint, lambda data: data, zipfile.ZIP_DEFLATED)
     refused(checkpoint, "compressed")
+
+
+def test_an_archive_with_two_directories_is_read_by_the_one_that_was_checked(checkpoint):
+    """PyTorch's reader takes the directory that the end record names, Python's the last one."""
+    parts = []
+    for numel, compression in ((1, zipfile.ZIP_STORED), (10**6, zipfile.ZIP_DEFLATED)):
+        torch.save({"alpha": torch.zeros(numel)}, checkpoint)
+        repack(checkpoint, lambda data: data, compression)
+        data = checkpoint.read_bytes()
+        end = data.rfind(b"PK\x05\x06")
+        size, offset = struct.unpack("<LL", data[end + 12 : end + 20])
+        parts.append((data[:offset], bytearray(data[offset : offset + size]), data[end:]))
+    (entries, directory, _), (hidden_entries, hidden_directory, end) = parts
+    assert len(directory) == len(hidden_directory)
+    place = 0
+    while place < len(directory):  # where the entries of the last directory are found
+        offset = struct.unpack("<L", directory[place + 42 : place + 46])[0]
+        moved = offset + len(hidden_entries) - len(entries) - len(directory)
+        moved += len(hidden_directory)  # which Python adds again
+        directory[place + 42 : place + 46] = struct.pack("<L", moved % 2**32)
+        place += 46 + sum(struct.unpack("<HHH", directory[place + 28 : place + 34]))
+    both = hidden_entries + hidden_directory + entries + directory
+    checkpoint.write_bytes(both + end[:16] + struct.pack("<L", len(hidden_entries)) + end[20:])
+    assert torch.load(checkpoint)["alpha"].numel() == 10**6
+    try:
+        loaded = load(checkpoint)["alpha"].numel()
+    except CheckpointError:
+        loaded = 1
+    assert loaded == 1
 
 
 def test_claims_beyond_the_file_are_refused(checkpoint):
@@ -126,7 +157,7 @@ def test_the_originals_kind_of_checkpoint_is_taken(checkpoint):
 
 def test_a_pipe_is_not_waited_for(checkpoint, workplace, config):
     os.mkfifo(workplace / "pipe.pt")
-    with pytest.raises(CheckpointError, match=r"pipe\.pt: not a file"):
+    with pytest.raises(SolaError, match=r"pipe\.pt: not a file"):
         load_module(workplace / "pipe.pt")
     shutil.rmtree(workplace / "visualizing")
     (workplace / "visualizing").mkdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from conftest import REPOSITORY, as_rank, replace, without_seconds
 from sola import runtime
 from sola.export import export_features
 from sola.metrics import read_records
+from sola.run_state import state_files
 from sola.training import train
 
 
@@ -71,6 +73,27 @@ def test_ranks_write_the_features_that_one_process_writes(workplace, config):
     assert process.returncode == 0, errors
     assert output.count("21 videos complete") == 1
     assert {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))} == alone
+
+
+def test_a_stop_of_all_ranks_loses_no_epoch(workplace, config):
+    settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000", "label_base=none"]
+    with torchrun(2, "main_simsiam.py", *settings, cwd=workplace) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 9/"):
+                break
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    stops = [line for line in errors.splitlines() if line.startswith("stopped ")]
+    assert len(stops) == 1
+    epochs, steps = map(int, re.findall(r"\d+", stops[0])[:2])
+    if "after epoch" in stops[0]:
+        steps = 0
+    else:
+        epochs -= 1
+    newest = state_files(config.run_folder)[-1].name
+    assert newest == f"state_{epochs}-{steps}.pt"
+    assert epochs >= 8
+    assert 'main_simsiam.py", line' not in errors  # no traceback of ours
 
 
 def test_a_rank_that_dies_ends_the_run(workplace, config):
