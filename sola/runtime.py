@@ -151,6 +151,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         where = f" in rank {rank()}" if rank_count() > 1 else ""
         line = f"error{where}: {' '.join(message.splitlines())}\n"
         print(line, end="", file=sys.stderr)  # in one piece, though several ranks may write
+    if status == 0 and rank_count() > 1:  # threads of PyTorch's can abort a rank that tidies up
+        sys.stdout.flush()
+        os._exit(0)
     sys.exit(status)
 
 

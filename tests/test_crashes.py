@@ -237,6 +237,14 @@ def test_a_signal_at_the_last_moment_of_an_epoch_is_not_called_saved(config, mon
     assert same(uninterrupted, weights_after(config))
 
 
+def test_a_stop_that_another_rank_was_asked_for_is_followed(config, monkeypatch):
+    monkeypatch.setattr(training, "any_rank", lambda says_so, device: True)
+    with pytest.raises(Interrupted, match="in epoch 1 after step 1 of 3") as stopped:
+        train(config)
+    assert stopped.value.number == signal.SIGTERM
+    assert (config.run_folder / "state_0-1.pt").exists()
+
+
 def read_until(process, start):
     for line in process.stdout:
         if line.startswith(start):

@@ -192,7 +192,9 @@ def test_the_window_keeps_its_seconds():
     assert window_of(2.0).items() <= canonical.items()
     for fps in (0.3, 1, 25 / 16, 3, 25 / 8, 4, 7.5):
         window = window_of(fps)
-        Config(exp_name="x", **window)  # keeps the rules
+        config = Config(exp_name="x", **window)  # keeps the rules
+        after_the_last = config.sampling_duration - 1 - config.gathered_positions[-1]
+        assert after_the_last == config.step_start == 2 * config.step
         if fps >= 1:
             assert abs(window["step"] / fps - 1) < 0.34
             assert abs(window["sampling_duration"] / fps - 11.5) < 3.5

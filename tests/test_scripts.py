@@ -145,7 +145,8 @@ def test_the_commands_for_hacs(workplace, run_here):
 
 
 def test_the_python_of_the_readme(tmp_path, monkeypatch):
-    code = re.search(r"```python\n(.*?)```", README, re.S)[1]
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
     path = tmp_path / "models/hacs_canonical/hacs_canonical_150.pt"
     path.parent.mkdir(parents=True)
     module = SoLaModule(2048, 512)
@@ -153,7 +154,11 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
     torch.save(module.state_dict(), path)
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile("\n".join(blocks), "README.md", "exec"), names)
+    alone = names["module"](names["features"][1:2, :180])[0].detach()
+    np.testing.assert_allclose(names["to_head"][1, :, :180].T.detach(), alone, atol=1e-4)
+    assert not names["to_head"][1, :, 180:].any()
+    assert names["layer"].module.alpha.grad is not None
     np.testing.assert_allclose(names["some"], names["refined"][:, [4, 6, 8]], atol=1e-4)
 
 
