@@ -3,6 +3,7 @@
 Some run in a process of their own; most in this one, which has all modules loaded.
 """
 
+import json
 import re
 import shlex
 from types import SimpleNamespace
@@ -10,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_script
+from conftest import REPOSITORY, replace, run_script
 
 import main_simsiam
 import process_feature
-from sola import runtime
-from sola.config import Config
+from sola import prepare, runtime
+from sola.config import Config, load_config
 from sola.model import SoLaModule
 
 README = (REPOSITORY / "README.md").read_text()
@@ -144,6 +145,32 @@ def test_the_commands_for_hacs(workplace, run_here):
     assert len(list((workplace / "transformed_features/hacs_canonical_150").glob("*/*.npy"))) == 21
 
 
+def test_the_commands_for_heads_and_own_features(workplace, config, run_here):
+    """README's other commands, on files of the names that they show."""
+    (workplace / "yamls").symlink_to(REPOSITORY / "yamls")
+    config = replace(config, exp_name="hacs_canonical", epoch=150, saving_epoch=150)
+    config.run_folder.mkdir(parents=True)
+    for path in (config.model_file(150), workplace / "sola.pt"):
+        torch.save(SoLaModule(16, 16).state_dict(), path)
+    (workplace / "new_videos").symlink_to(workplace / "HACS_DATA/validation")
+    (workplace / "my_features").symlink_to(workplace / "HACS_DATA")
+    (workplace / "one.npy").symlink_to(workplace / "HACS_DATA/validation/v5.npy")
+    entry = {"subset": "training", "duration": "20", "annotations": []}
+    for name in ("HACS_segments_v1.1.1.json", "my.json"):
+        (workplace / name).write_text(json.dumps({"database": {"t5": entry}}))
+    commands = re.findall(r"^python (process_feature\.py .*(?:--for|--input).*)$", README, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        width = ["in_feature_dim=16", "out_feature_dim=16", "dissim_proj_out=16"]
+        result = run_here(*shlex.split(command), *(width if "--for" in command else []))
+        assert result.returncode == 0, result.stderr
+    assert (workplace / "new_features/v5.npy").is_file()
+    assert (workplace / "one_sola.npy").is_file()
+    command = re.search(r"^python -m sola\.prepare (.*)$", README, re.M)[1]
+    prepare.main(shlex.split(command))
+    assert load_config("mine.yaml").in_feature_dim == 16
+
+
 def test_the_python_of_the_readme(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) == 2
@@ -163,5 +190,6 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
 
 
 def test_the_readme_names_every_key():
-    table = set(re.findall(r"^\| `(\w+)` \|", README, re.M))
+    settings = README.partition("\n## Settings\n")[2].partition("\n## ")[0]
+    table = set(re.findall(r"^\| `(\w+)` \|", settings, re.M))
     assert table == {*Config.__dataclass_fields__, "eval_eval_iter"}
