@@ -25,12 +25,15 @@ import torch
 import main_simsiam
 import process_feature
 import sola.training
+from sola import prepare
 from sola.runtime import run_script
 
 TRAIN = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=2", "num_workers=1"])
 TRAIN_ON = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=3", "num_workers=1"])
 PROCESS = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=2", "--overwrite"])
 RESUME_PROCESS = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=2"])
+PREPARE = (prepare.main, ["--yaml_path=tiny.yaml", "--annotations=annotations.json"])
+ACTIONFORMER = (PROCESS[0], [*PROCESS[1], "--for=actionformer", PREPARE[1][1]])
 BEST = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=best"])
 SKIP = (TRAIN[0], [*TRAIN[1], "on_bad_file=skip"])
 KINDS = {
@@ -41,6 +44,7 @@ KINDS = {
     "HACS_DATA/training_duration.pkl": [TRAIN, PROCESS],
     "HACS_DATA/validation_subset_list.pkl": [TRAIN, SKIP],
     "tiny.yaml": [TRAIN, PROCESS],
+    "annotations.json": [PREPARE, ACTIONFORMER],
     "models/tiny/config.yaml": [TRAIN, RESUME_PROCESS],
     "models/tiny/tiny_2.pt": [TRAIN, PROCESS],
     "models/tiny/state_2-0.pt": [TRAIN, TRAIN_ON],
@@ -177,7 +181,7 @@ def main(folder: Path, seed: int, rounds: int) -> None:
         shutil.copytree(folder, place, symlinks=True)
         os.chdir(place)
         if number < 0:  # the first two rounds damage nothing, and show what memory is needed
-            wrong = "".join(run(*script) for script in (TRAIN_ON, PROCESS, SKIP))
+            wrong = "".join(run(*script) for script in (TRAIN_ON, PROCESS, SKIP, PREPARE))
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             name = "nothing"
         else:

@@ -1,5 +1,6 @@
 """Files damaged at random, and files made to do harm, end in a clean result or in one line."""
 
+import json
 import os
 import shutil
 import struct
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, REPOSITORY, replace, write_index_files
 
+from sola import prepare
 from sola.checkpoint import CheckpointError, load, load_weights
 from sola.export import export_features
 from sola.model import SoLaModule, load_module
@@ -23,6 +25,17 @@ def test_damaged_files_of_every_kind(request, workplace, drawing_config):
     write_index_files(workplace)
     train(replace(drawing_config, epoch=2))
     export_features(drawing_config, "2")
+    shutil.rmtree(workplace / "evaluation")  # which prepare then makes
+    database = {
+        path.stem: {
+            "subset": path.parent.name,
+            "duration": "9.5",
+            "annotations": [{"label": "x", "segment": [1, 3.5]}],
+        }
+        for path in sorted((workplace / "HACS_DATA").glob("*/*.npy"))
+    }
+    (workplace / "annotations.json").write_text(json.dumps({"database": database}))
+    prepare.main(["--yaml_path=tiny.yaml", "--annotations=annotations.json", "--fps=2"])
     command = [sys.executable, str(REPOSITORY / "tests/fuzz.py"), str(workplace), "5"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     output = subprocess.run(
