@@ -61,9 +61,7 @@ class Progress:
     """How far a run has come, and when that was last saved."""
 
     epoch: int = 0  # epochs that are complete
-    figures: Tensor = field(
-        default_factory=lambda: NO_FIGURES
-    )  # of the next one's steps: [step, 3]
+    figures: Tensor = NO_FIGURES  # of the steps done of the next one: float64 [steps, 3]
     seconds: float = 0.0  # spent on these steps
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -90,8 +88,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
                 raise TrainingError("the training state is of another run; --restart sets it aside")
             restore(learner, state)
             so_far = Progress(state["epoch"], state["figures"], state["seconds"])
-            within = f" and {len(so_far.figures)} steps" if len(so_far.figures) else ""
-            print(f"{config.run_folder}: {so_far.epoch}{within} of {config.epoch} epochs are done")
+            more = f", and {len(so_far.figures)} steps" if len(so_far.figures) else ""
+            print(f"{config.run_folder}: {so_far.epoch} of {config.epoch} epochs are done{more}")
         elif is_first_rank():
             draw(config, 0, learner.model.module, data)
             save_progress(config, learner, data, so_far)
