@@ -46,7 +46,16 @@ def main(arguments: list[str] | None = None) -> None:
         raise SolaError("--input needs --output, a folder or file for its features")
     if not 0 < options.fps < 1e6:
         raise SolaError(f"--fps={options.fps}: must be a number of snippets a second")
+    if options.annotations and not options.head:
+        raise SolaError("--annotations are for a head: give --for")
+    of_head = HEADS[options.head].form if options.head else {}
+    if options.resize_mode and not options.resize and "resize" not in of_head:
+        raise SolaError("--resize_mode needs --resize")
     if options.input and not Path(options.yaml_path).exists():
+        if options.load_model != "0" and not options.load_model.endswith(".pt"):
+            raise SolaError(
+                f"--load_model={options.load_model}: must be 0 or FILE.pt without a --yaml_path"
+            )
         config = Config(exp_name="features")  # nothing but a checkpoint is needed
     else:
         config = load_config(options.yaml_path, options.settings)
@@ -56,7 +65,6 @@ def main(arguments: list[str] | None = None) -> None:
 
     given = {option: getattr(options, option) for option in FORM_OPTIONS}
     given = {option: value for option, value in given.items() if value is not None}
-    of_head = HEADS[options.head].form if options.head else {}
     target = Target(
         form=Form(**of_head | given),
         head=options.head,

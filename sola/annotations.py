@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def read_annotations(path: str | Path) -> dict[str, Annotation]:
         try:
             annotations[video] = _annotation(entry)
         except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
-            raise DataError(f"{path}: bad entry of {video!r:.60} ({error!s:.60})") from error
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"{path}: bad entry of {video!r:.60}: {what:.60}") from error
     return annotations
 
 
@@ -97,8 +99,33 @@ def splits_of(annotations: dict[str, Annotation]) -> dict[str, str]:
 
 
 def find_annotation(annotations: dict[str, Annotation], video: str) -> Annotation | None:
-    """The annotation of a feature file's name, with or without ActivityNet's v_ before it."""
-    return annotations.get(video) or annotations.get(video.removeprefix("v_"))
+    """The annotation of a feature file's name, with or without ActivityNet's v_ before either."""
+    names = (video, video.removeprefix("v_"), f"v_{video}")
+    return next((annotations[name] for name in names if name in annotations), None)
+
+
+def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str, Annotation]:
+    """Video -> annotation, of those that have one. Raises DataError, with examples, for none."""
+    videos = list(videos)
+    found = {video: find_annotation(annotations, video) for video in videos}
+    found = {video: entry for video, entry in found.items() if entry is not None}
+    if not found:
+        raise DataError(
+            f"none of the {len(annotations)} annotated videos, as {next(iter(annotations))!r:.60}, "
+            f"has the name of a feature file, as {videos[0]!r:.60}"
+        )
+    return found
+
+
+def snippet_rate(annotations: dict[str, Annotation], lengths: dict[str, int]) -> float | None:
+    """Snippets a second: the median of T / duration over the videos that have both.
+
+    lengths: video -> T.
+    """
+    rates = [
+        lengths[video] / entry.duration for video, entry in annotations.items() if entry.duration
+    ]
+    return statistics.median(rates) if rates else None
 
 
 def action_labels(actions: Iterable[Action], length: int, fps: float) -> np.ndarray:
@@ -124,7 +151,7 @@ def numeric_annotations(
     Holds the videos given, under the names of their feature files, with one of these subsets:
     training, validation, or as the file had it.
     """
-    splits = splits_of(annotations)
+    splits = {id(annotations[video]): split for video, split in splits_of(annotations).items()}
     labels = sorted({action.label for a in annotations.values() for action in a.actions})
     numbers = {label: number for number, label in enumerate(labels)}
     database = {}
@@ -132,9 +159,8 @@ def numeric_annotations(
         annotation = find_annotation(annotations, video)
         if annotation is None or annotation.duration is None:
             continue
-        key = video if video in annotations else video.removeprefix("v_")
         database[video] = {
-            "subset": splits.get(key, annotation.subset),
+            "subset": splits.get(id(annotation), annotation.subset),
             "duration": annotation.duration,
             "fps": fps,
             "annotations": [

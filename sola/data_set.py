@@ -37,6 +37,15 @@ class DataSet:
         found = {v: find_annotation(self.annotations, v) for v in self.videos[split]}
         return {video: entry for video, entry in found.items() if entry is not None}
 
+    def all_annotated(self) -> dict[str, Annotation]:
+        """The same of both splits."""
+        return self.annotated("training") | self.annotated("validation")
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Video -> T, of both splits."""
+        return {v: file.length for split in SPLITS for v, file in self.videos[split].items()}
+
     def labels(self, split: str) -> dict[str, np.ndarray]:
         """Video -> action labels, [T], of the videos of a split that are annotated."""
         files = self.videos[split]

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from sola.annotations import read_annotations
+from sola.annotations import Annotation, match, read_annotations, snippet_rate
 from sola.arrays import DataError, FeatureFile, is_finite, open_joined, read_features
-from sola.checkpoint import CheckpointError, file_sha256, find_checkpoint
-from sola.config import Config, load_config
+from sola.checkpoint import CheckpointError
+from sola.config import Config
 from sola.dataset import (
     SPLITS,
     BadFiles,
@@ -22,12 +21,12 @@ from sola.dataset import (
     open_split,
     open_videos,
 )
-from sola.encode import batches_of_videos, encode_batches, encode_video
+from sola.encode import batches_of_videos, encode_video
+from sola.encoder import Encoder, check_width, open_encoder
 from sola.files import FolderLock, clear_temporary
 from sola.formats import Form
 from sola.heads import HEADS, write_for_head
 from sola.manifest import Manifest, Video
-from sola.model import SoLaModule, load_module
 from sola.pipeline import in_background
 from sola.ranks import (
     from_all_ranks,
@@ -42,48 +41,6 @@ from sola.runtime import SolaError, progress, resolve_device
 BATCHES_PER_ROUND = 64  # of each rank, before the first one hears of them
 WRITERS = 4
 WRITES_AHEAD = 16
-UNTOUCHED = "none: epoch 0, features untouched"
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What turns features into those to be written: a module, or nothing for epoch 0."""
-
-    name: str  # of the output folder
-    source: str  # the checkpoint's path
-    sha256: str
-    dilations: list[int]
-    settings: str  # YAML of the training, as far as known
-    module: SoLaModule | None
-
-    @property
-    def feature_dim(self) -> int | None:
-        """C of the features it takes; None for any."""
-        return self.module.conv_network[0].in_channels if self.module else None
-
-    def encode(self, batches: list[list[FeatureFile]]) -> Iterator[list[np.ndarray]]:
-        """Features of batches of videos, float32 [T, C] each."""
-        if self.module is None:
-            return ([read_features(video) for video in batch] for batch in batches)
-        return encode_batches(self.module, batches)
-
-
-def open_encoder(config: Config, load_model: str, device: torch.device) -> Encoder:
-    """The module that --load_model names, on a device. Raises CheckpointError without it."""
-    name, path = find_checkpoint(config, load_model)
-    if path is None:
-        return Encoder(name, UNTOUCHED, UNTOUCHED, [], config.to_yaml(), None)
-    beside = path.parent / "config.yaml"
-    trained_with = load_config(beside) if beside.is_file() else config
-    module = load_module(path, dilations=trained_with.dilations)
-    return Encoder(
-        name,
-        source=str(path),
-        sha256=file_sha256(path),
-        dilations=list(trained_with.dilations),
-        settings=trained_with.to_yaml(),
-        module=module.to(device),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +85,17 @@ def export_features(
     from_first_rank(lock.acquire)
     try:
         splits, manifest, batches = from_first_rank(
-            lambda: open_export(config, folder, encoder, target, overwrite)
+            lambda: open_export(config, folder, encoder, target, annotations, overwrite)
         )
         encode_and_write(folder, encoder, manifest, batches)
         if target.head and is_first_rank():
             videos = {name: file for split in splits for name, file in split.videos.items()}
             lengths = {name: target.form.resize or file.length for name, file in videos.items()}
             feature_dim = next(iter(videos.values())).shape[1]
-            write_for_head(target.head, folder, lengths, feature_dim, annotations, target.fps)
+            names = [split.name for split in splits]
+            write_for_head(
+                target.head, folder, names, lengths, feature_dim, annotations, target.fps
+            )
     finally:
         lock.release()
     return folder
@@ -146,7 +106,8 @@ def encode_file(encoder: Encoder, target: Target) -> Path:
     output = Path(target.output)
     if output.suffix != f".{target.form.format}":
         raise SolaError(f"--output={output}: must end in .{target.form.format}, as a file's output")
-    file = open_joined(feature_folders(target.source), encoder.feature_dim)
+    file = open_joined(feature_folders(target.source))
+    check_width(file, encoder)
     if any(output.exists() and output.samefile(path) for path in feature_folders(target.source)):
         raise SolaError(f"{output}: is the input; name another output")
     features = read_features(file)
@@ -198,33 +159,43 @@ def open_sources(config: Config, encoder: Encoder, target: Target, bad: BadFiles
             )
         return [open_split(config.data_root, s, config.in_feature_dim, bad) for s in SPLITS]
     folders = feature_folders(target.source)
+    if target.output.endswith((".npy", ".h5", ".csv")):
+        raise SolaError(f"--output={target.output}: must be a folder, as --input is one")
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"--input: {folder}: no such file or folder")
-    if feature_paths(folders[0]):
-        return [Split("", open_videos(folders, encoder.feature_dim, bad), 0)]
-    names = sorted(p.name for p in folders[0].iterdir() if p.is_dir() and feature_paths(p))
+    names = [""]
+    if not feature_paths(folders[0]):
+        names = sorted(p.name for p in folders[0].iterdir() if p.is_dir() and feature_paths(p))
     if not names:
         raise DataError(f"--input: {folders[0]}: holds no .npy files, nor folders with any")
-    return [
-        Split(name, open_videos([f / name for f in folders], encoder.feature_dim, bad), 0)
-        for name in names
-    ]
+    splits = [Split(name, open_videos([f / name for f in folders], None, bad), 0) for name in names]
+    for split in splits:
+        for file in split.videos.values():
+            check_width(file, encoder)
+    return splits
 
 
 def open_export(
-    config: Config, folder: Path, encoder: Encoder, target: Target, overwrite: bool
+    config: Config,
+    folder: Path,
+    encoder: Encoder,
+    target: Target,
+    annotations: dict[str, Annotation],
+    overwrite: bool,
 ) -> tuple[list[Split], Manifest, list[list[Video]]]:
     """Make the output folder ready; the videos, the manifest, the batches not complete."""
     bad_files = BadFiles(config.on_bad_file)
     splits = open_sources(config, encoder, target, bad_files)
     bad_files.report()
+    if annotations:
+        compare(annotations, splits, target)
     data_root = target.source or config.data_root
     form, names = target.form, [split.name for split in splits]
     places = {form.path(folder, name, "").parent for name in names} | {folder}
     inputs = [root / name for root in feature_folders(data_root) for name in ("", *names)]
     if {place.resolve() for place in places} & {path.resolve() for path in inputs}:
-        raise SolaError(f"{folder}: holds the input; set feature_save_path to another folder")
+        raise SolaError(f"{folder}: holds the input; write to another folder")
     check_no_clash(splits, form)
     for place in places:
         clear_temporary(place)
@@ -248,9 +219,23 @@ def open_export(
         for numbers in batches_of_videos([video.file.length for video in videos])
     ]
     pending = sum(not video.is_complete for video in videos)
-    print(f"{pending} of {len(videos)} videos to encode with {encoder.source}", flush=True)
+    rest = ", the others are complete" if pending < len(videos) else ""
+    print(f"{pending} of {len(videos)} videos to encode with {encoder.source}{rest}", flush=True)
     batches = [batch for batch in batches if not all(v.is_complete for v in batch)]
     return splits, manifest, batches
+
+
+def compare(annotations: dict[str, Annotation], splits: Sequence[Split], target: Target) -> None:
+    """Say how many videos are annotated, and warn of another rate than target.fps.
+
+    Raises DataError when none is.
+    """
+    lengths = {name: file.length for split in splits for name, file in split.videos.items()}
+    matched = match(annotations, lengths)
+    print(f"{len(matched)} of {len(lengths)} videos are annotated in {target.annotations}")
+    rate = snippet_rate(matched, lengths)
+    if rate is not None and abs(rate / target.fps - 1) > 0.05:
+        print(f"warning: T / duration is {rate:.3g} snippets a second, --fps is {target.fps:g}")
 
 
 def check_no_clash(splits: Sequence[Split], form: Form) -> None:

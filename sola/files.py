@@ -124,7 +124,7 @@ class FolderLock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            raise SolaError(f"{self.path}: cannot write there: {error.strerror}") from error
+            raise SolaError(f"{self.folder}: cannot write there: {error.strerror}") from error
 
     def _is_current(self, file: int) -> bool:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ HEADS = {
         "an attribute that is never set; one line of its loader needs a patch",
     ),
     "opentad": Head(
-        "OpenTAD: data_path: {folder}/training and {folder}/validation, prefix: none, "
+        "OpenTAD: data_path: {folders}, prefix: none, "
         "in_channels: {feature_dim}, fps: {fps}, feature_stride: 1, sample_stride: 1, "
         "offset_frames: 0, pad_len: {max_seq_len}, block_list: {folder}/missing_files.txt. "
         "Trap: a video of the annotations without a file stops it unless it is on that list",
@@ -72,6 +73,7 @@ HEADS = {
 def write_for_head(
     name: str,
     folder: Path,
+    splits: Sequence[str],
     lengths: dict[str, int],
     feature_dim: int,
     annotations: dict[str, Annotation],
@@ -79,7 +81,7 @@ def write_for_head(
 ) -> None:
     """Write what a head wants beside its features, from annotations; say what to set in it.
 
-    lengths: video -> snippets of its features as they are written.
+    splits: folders below it. lengths: video -> snippets of its features as they are written.
     """
     from sola.annotations import block_list, find_annotation, numeric_annotations
     from sola.files import write_atomically
@@ -94,6 +96,7 @@ def write_for_head(
         write_atomically(folder / "missing_files.txt", block_list(missing))
     max_seq_len = 1 << max(max(lengths.values()) - 1, 1).bit_length()
     settings = {"folder": folder, "feature_dim": feature_dim, "max_seq_len": max_seq_len}
-    print(head.advice.format(**settings, fps=f"{fps:g}"))
+    folders = " and ".join(str(folder / split) for split in splits)
+    print(head.advice.format(**settings, folders=folders, fps=f"{fps:g}"))
     if (head.needs_numeric_annotations or head.needs_block_list) and not annotations:
-        print("note: --annotations=JSON writes the file that it names")
+        print("note: it names a file that is not there yet; --annotations=JSON writes it")

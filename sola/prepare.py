@@ -11,7 +11,6 @@ import os
 import pickle
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,9 @@ from sola.annotations import (
     Annotation,
     block_list,
     find_annotation,
+    match,
     read_annotations,
+    snippet_rate,
     splits_of,
 )
 from sola.arrays import DataError, FeatureFile
@@ -43,6 +44,7 @@ DRAWN = 6
 FEWEST_STEPS = 4  # an epoch, in a YAML for few videos
 FEW_STEPS = 5_000  # a training, below which the YAML asks for larger ones
 USUAL_RATES = (1, 2, 3, 4, 5, 25 / 16, 30 / 16, 25 / 8, 30 / 8, 25 / 4, 30 / 4)  # snippets a second
+WRONG_RATE = 0.05  # what a given rate may be off, relatively
 MISSING = "missing_files.txt"
 
 
@@ -78,6 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
             for split in SPLITS
         }
         data = DataSet(config, videos, annotations, options.fps, bad_files)
+    if annotations:
+        match(annotations, data.lengths)
     if data.fps is None and annotations:
         data.fps, data.fps_is_given = guess_fps(data), False
     data.config = sized(data, options.settings) if options.features else data.config
@@ -87,6 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(report(data, figures))
     if options.check:
         return
+    rate = snippet_rate(data.all_annotated(), data.lengths) if annotations else None
+    if rate is not None and abs(rate / data.fps - 1) > WRONG_RATE:
+        raise DataError(f"--fps={data.fps:g}: T / duration is {rate:.3g} snippets a second")
     if bad_files.skipped and data.config.on_bad_file != "skip":
         path, what = min(bad_files.skipped.items())
         raise DataError(
@@ -154,21 +161,18 @@ def split_up(
     parts = {s: {v: f for v, f in videos.items() if of_split[v] == s} for s in SPLITS}
     for split, part in parts.items():
         if not part:
-            raise DataError(f"none of the {len(videos)} videos is of the {split} subset")
+            subsets = ", ".join(sorted({entry.subset for entry in annotations.values()}))
+            raise DataError(
+                f"none of the {len(videos)} videos is of the {split} subset; subsets: {subsets:.80}"
+            )
     return parts
 
 
 def guess_fps(data: DataSet) -> float:
     """Snippets a second, from T / duration: a usual rate when the median is within 1 % of one."""
-    rates = [
-        data.videos[split][video].length / entry.duration
-        for split in SPLITS
-        for video, entry in data.annotated(split).items()
-        if entry.duration
-    ]
-    if not rates:
-        raise DataError("no annotated video with features has a duration; give --fps")
-    median = statistics.median(rates)
+    median = snippet_rate(data.all_annotated(), data.lengths)
+    if median is None:
+        raise DataError("no annotated video has a duration; give --fps")
     nearest = min(USUAL_RATES, key=lambda rate: abs(math.log(rate / median)))
     return nearest if abs(nearest / median - 1) < 0.01 else median
 
@@ -272,20 +276,20 @@ def write_all(contents: dict[Path, bytes], links: dict[Path, Path], *, overwrite
     for path in [*files, *new_links]:
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise SolaError(f"{path}: is there with another content; --overwrite replaces it")
+    for folder in dict.fromkeys(path.parent for path in reversed([*new_links, *files])):
+        try:  # the YAML's first
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SolaError(f"{folder}: cannot be made: {error.strerror}") from error
     for link, target in progress(new_links.items(), desc="links", unit="file"):
         try:
-            link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
         except OSError as error:
             raise SolaError(f"{link}: cannot be made: {error.strerror}") from error
     for path, data in progress(files.items(), desc="files", unit="file"):
         write_atomically(path, data)
-    print(f"{len(files)} files and {len(new_links)} links written, {_folders(files)}")
-
-
-def _folders(paths: Iterable[Path]) -> str:
-    return ", ".join(sorted({str(path.parent) for path in paths})) or "all were there"
+    print(f"{len(files)} files and {len(new_links)} links written, the others were there")
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -214,7 +214,7 @@ def test_the_folder_of_pictures_is_locked_too(workplace, config):
 def test_a_lock_does_not_follow_a_link(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".run.lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(SolaError, match=r"\.run\.lock: cannot write there"):
+    with pytest.raises(SolaError, match=r"run: cannot write there"):
         FolderLock(tmp_path / "run").acquire()
     assert (tmp_path / "precious").read_text() == "precious"
 

@@ -62,7 +62,8 @@ def bmn_pool(data, bins=100, samples=3):
 
 @pytest.mark.parametrize("head", ["gtad-hacs", "tridet", "opentad"])
 def test_npy_in_split_folders(workplace, expected, head, capsys):
-    annotations = write(workplace / "a.json", {"zz": {"subset": "training", "annotations": []}})
+    entry = {"subset": "training", "annotations": []}
+    annotations = write(workplace / "a.json", {"zz": entry, "v_t5": entry})
     process(f"--for={head}", f"--annotations={annotations}")
     feature_path = "transformed_features/tiny_2/"
     for split, videos in expected.items():
@@ -76,6 +77,7 @@ def test_npy_in_split_folders(workplace, expected, head, capsys):
         assert (workplace / feature_path / "missing_files.txt").read_text() == "zz\n"
         assert "in_channels: 16, fps: 2" in output
         assert "pad_len: 64" in output  # the longest video has fewer than 64 snippets, none over 32
+    assert "1 of 21 videos are annotated" in output
     assert "Trap: " in output
 
 
@@ -90,7 +92,13 @@ def test_actionformer_reads_one_flat_folder_and_its_json(workplace, expected, ca
     assert entries["t5"]["duration"] == 9.5
     assert f"json_file: {folder.relative_to(workplace)}/annotations.json" in capsys.readouterr().out
     process("--for=actionformer")
-    assert "--annotations=JSON writes the file" in capsys.readouterr().out
+    assert "a file that is not there yet; --annotations=JSON" in capsys.readouterr().out
+
+
+def test_a_wrong_rate_is_said(workplace, trained, capsys):
+    database = {"t5": {"subset": "training", "duration": "9.5", "annotations": []}}
+    process("--for=tridet", f"--annotations={write(workplace / 'a.json', database)}", "--fps=99")
+    assert "snippets a second, --fps is 99\n" in capsys.readouterr().out
 
 
 def test_bmn_reads_csv_of_100_bins(workplace, expected):
@@ -195,14 +203,22 @@ def test_two_folders_are_joined_on_channels(workplace, trained):
         (["--prefix=../"], "beginning of a file's name"),
         (["--resize=0"], r"1\.\.100000"),
         (["--fps=nan"], "--fps"),
+        (["--resize_mode=pool"], "needs --resize"),
+        (["--annotations=tiny.yaml"], "give --for"),
+        (["--for=opentad", "--annotations=other.json"], "'zz', has the name of .* 't0'"),
+        (["--input=HACS_DATA/training", "--output=x.npy"], "must be a folder"),
+        (["--input=HACS_DATA", "--output=x", "--load_model=wide.pt"], r"is made for \[T, 17\]"),
+        (["--input=HACS_DATA", "--output=x", "--yaml_path=no.yaml"], "0 or FILE.pt without"),
         (["--for=actionformer", "--annotations=tiny.yaml"], r"tiny\.yaml: not a JSON"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, trained, arguments, words):
+    write(workplace / "other.json", {"zz": {"subset": "training", "annotations": []}})
+    torch.save(SoLaModule(FEATURE_DIM + 1, 4).state_dict(), workplace / "wide.pt")
     with pytest.raises(SolaError, match=words):
         process(*arguments)
     assert not (workplace / "x").exists()
-    assert not (workplace / "transformed_features").exists()
+    assert not list(workplace.glob("transformed_features/*"))
 
 
 def test_two_forms_are_not_mixed_in_one_folder(trained):

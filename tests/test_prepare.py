@@ -219,14 +219,24 @@ def test_ids_are_never_paths(workplace, annotations):
     [
         (["--features=nowhere"], "nowhere: no such folder"),
         (["--features=HACS_DATA", "--fps=0"], "--fps"),
+        (["--features=HACS_DATA", "--annotations=one.json", "--fps=4"], "T / duration is 2 snip"),
+        (["--features=HACS_DATA", "--annotations=zz.json", "--fps=2"], "'zz', has the name of"),
+        (["--features=HACS_DATA", "--annotations=keys.json"], "bad entry of 'v6': lacks 'subset'"),
         (["--features=HACS_DATA", "--annotations=gone.json"], r"gone\.json"),
         (["--features=HACS_DATA", "epohc=3"], "did you mean epoch"),
-        (["--features=visualizing", "--annotations=one.json"], "none of the 1 videos is of the"),
+        (
+            ["--features=visualizing", "--annotations=one.json"],
+            "subset; subsets: training",
+        ),
         ([], r"new\.yaml: No such file"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, arguments, words):
-    write(workplace / "one.json", {"v6": {"subset": "training", "annotations": []}})
+    duration = len(np.load(workplace / "HACS_DATA/validation/v6.npy")) / 2
+    entry = {"subset": "training", "duration": duration, "annotations": []}
+    write(workplace / "one.json", {"v6": entry})
+    write(workplace / "zz.json", {"zz": entry})
+    write(workplace / "keys.json", {"v6": {"annotations": []}})
     before = contents(workplace)
     with pytest.raises(SolaError, match=words):
         run(*arguments)

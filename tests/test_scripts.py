@@ -155,7 +155,8 @@ def test_the_commands_for_heads_and_own_features(workplace, config, run_here):
     (workplace / "new_videos").symlink_to(workplace / "HACS_DATA/validation")
     (workplace / "my_features").symlink_to(workplace / "HACS_DATA")
     (workplace / "one.npy").symlink_to(workplace / "HACS_DATA/validation/v5.npy")
-    entry = {"subset": "training", "duration": "20", "annotations": []}
+    duration = len(np.load(workplace / "HACS_DATA/training/t5.npy")) / 2
+    entry = {"subset": "training", "duration": str(duration), "annotations": []}
     for name in ("HACS_segments_v1.1.1.json", "my.json"):
         (workplace / name).write_text(json.dumps({"database": {"t5": entry}}))
     commands = re.findall(r"^python (process_feature\.py .*(?:--for|--input).*)$", README, re.M)

@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 LEVELS = [
     {"prepare"},
     {"training", "export", "data_set"},
-    {"run_data", "manifest"},
+    {"run_data", "manifest", "encoder"},
     {"probe", "plots", "windows", "synthetic", "report", "formats", "heads"},
     {"encode", "learner"},
     {"model", "run_state", "dataset", "annotations"},
