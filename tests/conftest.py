@@ -40,8 +40,8 @@ TINY = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=5, help="processes killed by each such test")
-    parser.addoption("--fuzz", type=int, default=84, help="damaged files that are tried")
+    parser.addoption("--kills", type=int, default=4, help="processes killed by each such test")
+    parser.addoption("--fuzz", type=int, default=56, help="damaged files that are tried")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from sola.config import Config, load_config
 from sola.model import SoLaModule
 
 README = (REPOSITORY / "README.md").read_text()
-SMALL_DEMO = ["epoch=1"]
+SMALL_DEMO = ["epoch=1", "eval_snippets=1000", "eval_snippets_validation=500"]
 
 
 @pytest.fixture
