@@ -25,8 +25,8 @@ from sola.encode import batches_of_videos, encode_video
 from sola.encoder import Encoder, check_width, open_encoder
 from sola.files import FolderLock, clear_temporary
 from sola.formats import Form
-from sola.heads import HEADS, write_for_head
-from sola.manifest import Manifest, Video
+from sola.heads import FOR_HEADS, HEADS, write_for_head
+from sola.manifest import MANIFEST, Manifest, Video
 from sola.pipeline import in_background
 from sola.ranks import (
     from_all_ranks,
@@ -207,6 +207,9 @@ def open_export(
         "settings": encoder.settings,
         "skipped": bad_files.skipped,
     }
+    for name in FOR_HEADS:
+        if (folder / name).exists() and not (folder / MANIFEST).exists():
+            raise SolaError(f"{folder / name}: is not of this program; write to another folder")
     manifest = Manifest(folder, form, names, about, overwrite=overwrite)
     videos = [
         Video(split.name, name, file, manifest.holds(split.name, name, file))

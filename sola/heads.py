@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from sola.annotations import Annotation
 
 
+NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
+FOR_HEADS = (NUMERIC_ANNOTATIONS, BLOCK_LIST)  # what may lie beside the features
+
+
 @dataclass(frozen=True)
 class Head:
     """How to write features for a head, and how to set the head.
@@ -89,11 +93,11 @@ def write_for_head(
     head = HEADS[name]
     if head.needs_numeric_annotations and annotations:
         content = numeric_annotations(annotations, lengths, fps)
-        write_atomically(folder / "annotations.json", json.dumps(content).encode())
+        write_atomically(folder / NUMERIC_ANNOTATIONS, json.dumps(content).encode())
     if head.needs_block_list and annotations:
         there = {id(find_annotation(annotations, video)) for video in lengths}
         missing = [video for video, entry in annotations.items() if id(entry) not in there]
-        write_atomically(folder / "missing_files.txt", block_list(missing))
+        write_atomically(folder / BLOCK_LIST, block_list(missing))
     max_seq_len = 1 << max(max(lengths.values()) - 1, 1).bit_length()
     settings = {"folder": folder, "feature_dim": feature_dim, "max_seq_len": max_seq_len}
     folders = " and ".join(str(folder / split) for split in splits)

@@ -276,6 +276,8 @@ def write_all(contents: dict[Path, bytes], links: dict[Path, Path], *, overwrite
     for path in [*files, *new_links]:
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise SolaError(f"{path}: is there with another content; --overwrite replaces it")
+        if path in links and path.exists() and not path.is_symlink():
+            raise SolaError(f"{path}: is a file where a link is to be made; move it away")
     for folder in dict.fromkeys(path.parent for path in reversed([*new_links, *files])):
         try:  # the YAML's first
             folder.mkdir(parents=True, exist_ok=True)

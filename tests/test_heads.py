@@ -101,6 +101,15 @@ def test_a_wrong_rate_is_said(workplace, trained, capsys):
     assert "snippets a second, --fps is 99\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["annotations.json", "missing_files.txt"])
+def test_a_users_file_beside_the_features_is_not_replaced(workplace, trained, name):
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / name).write_text("precious")
+    with pytest.raises(SolaError, match=rf"mine/{name}: is not of this program"):
+        process("--for=actionformer", "--output=mine")
+    assert [path.name for path in (workplace / "mine").iterdir()] == [name]
+
+
 def test_bmn_reads_csv_of_100_bins(workplace, expected):
     process("--for=bmn")
     folder = workplace / "transformed_features/tiny_2_bmn/csv_mean_100"

@@ -248,6 +248,16 @@ def test_a_yaml_is_not_overwritten_unasked(workplace):
         run("--features=HACS_DATA", yaml="tiny.yaml")
 
 
+def test_a_users_file_is_never_replaced_by_a_link(workplace):
+    path = workplace / "new_data/features/training/t5.npy"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"precious")
+    with pytest.raises(SolaError, match=r"t5\.npy: is a file where a link is to be made"):
+        run("--features=HACS_DATA", "--overwrite")
+    assert path.read_bytes() == b"precious"
+    assert not (workplace / "new.yaml").exists()
+
+
 def test_json_of_numbers_and_texts_give_the_same(workplace, annotations):
     texts = write(workplace / "a.json", annotations)
     numbers = json.loads(texts.read_text())
