@@ -200,6 +200,18 @@ def test_the_window_keeps_its_seconds():
             assert abs(window["sampling_duration"] / fps - 11.5) < 3.5
 
 
+@pytest.mark.parametrize(("rate", "said"), [(4.02, "fps: 4, from"), (2.3, "fps: 2.3, from")])
+def test_only_a_given_rate_changes_the_window(workplace, annotations, capsys, rate, said):
+    for entry in annotations.values():
+        entry["duration"] = float(entry["duration"]) * 2 / rate
+    file = write(workplace / "a.json", annotations)
+    run("--features=HACS_DATA", f"--annotations={file}")
+    assert said in capsys.readouterr().out
+    assert load_config("new.yaml").sampling_duration == 23
+    run("--features=HACS_DATA", f"--annotations={file}", f"--fps={rate}", "--overwrite")
+    assert load_config("new.yaml").sampling_duration == 11 * round(rate) + 1
+
+
 def test_ids_are_never_paths(workplace, annotations):
     evil = {
         "../../evil": annotations["t5"],
