@@ -34,7 +34,7 @@ def run_killed(workplace, kills, script, *arguments):
     assert (first, last) == (0, 0)
     assert len(killed) == kills
     assert set(killed) <= {-9, 130, 143, 0}
-    assert killed.count(0) < kills / 2  # the moments lie within the runs
+    assert killed.count(0) <= kills / 2  # the moments lie within the runs
     assert "Traceback" not in (workplace / "output.txt").read_text()
 
 
@@ -173,23 +173,19 @@ def test_five_minutes_are_time():
     assert is_urgent(Progress(saved_at=monotonic), signals)
 
 
-def test_one_process_at_a_time_and_the_lock_dies_with_it(workplace):
+def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
     settings = ["epoch=100000", "saving_epoch=100000", "label_base=none"]
     command = [*SCRIPT, "--yaml_path=tiny.yaml", *settings]
     options = {"cwd": workplace, "env": ENVIRONMENT, "text": True}
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     read_until(first, "epoch 2/")
     second = subprocess.run([*command, "--restart"], capture_output=True, **options)
     assert second.returncode == 2
     refusal = rf"error: models/tiny: in use by process {first.pid} on .*\n"
     assert re.fullmatch(refusal, second.stderr)
-    first.kill()
-    first.communicate()
-    third = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    read_until(third, "epoch 2/")
-    third.terminate()
-    _, errors = third.communicate()
-    assert third.returncode == 143
+    first.terminate()
+    _, errors = first.communicate()
+    assert first.returncode == 143
     assert re.fullmatch(r"stopped .*; it is saved, and the same command goes on .*\n", errors)
     assert not (workplace / "models/.tiny.lock").exists()
 
