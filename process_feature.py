@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sola.config import Config, load_config
+from sola.config import Config, load_config, override
 from sola.heads import HEADS
 from sola.runtime import ArgumentParser, SolaError, run_script
 
@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise SolaError(
                 f"--load_model={options.load_model}: must be 0 or FILE.pt without a --yaml_path"
             )
-        config = Config(exp_name="features")  # nothing but a checkpoint is needed
+        # nothing but a checkpoint is needed
+        config = override(Config(exp_name="features"), options.settings)
     else:
         config = load_config(options.yaml_path, options.settings)
 

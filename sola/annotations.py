@@ -69,9 +69,12 @@ def _annotation(entry: dict[str, Any]) -> Annotation:
         start, end = map(_seconds, action["segment"])
         actions.append(Action(str(action.get("label", "action")), start, end))
     duration = entry.get("duration")
+    seconds = None if duration is None else _seconds(duration)
+    if seconds is not None and seconds < 1e-3:
+        raise ValueError(f"its duration is {seconds}")
     return Annotation(
         subset=str(entry["subset"]).lower(),
-        duration=None if duration is None else _seconds(duration),
+        duration=seconds,
         actions=tuple(actions),
     )
 

@@ -1,6 +1,7 @@
 """SoLa features on disk, for the heads that read them."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def export_features(
     join_ranks(device)
     encoder = open_encoder(config, load_model, device)
     if target.source and all(path.is_file() for path in feature_folders(target.source)):
-        return encode_file(encoder, target)
+        return encode_file(encoder, target, overwrite=overwrite)
     folder = Path(target.output or Path(config.feature_save_path) / (encoder.name + target.suffix))
     folder /= HEADS[target.head].folder if target.head else ""
     lock = FolderLock(folder)
@@ -101,7 +102,7 @@ def export_features(
     return folder
 
 
-def encode_file(encoder: Encoder, target: Target) -> Path:
+def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     """Write the features of a single file to target.output, a file too."""
     output = Path(target.output)
     if output.suffix != f".{target.form.format}":
@@ -110,6 +111,8 @@ def encode_file(encoder: Encoder, target: Target) -> Path:
     check_width(file, encoder)
     if any(output.exists() and output.samefile(path) for path in feature_folders(target.source)):
         raise SolaError(f"{output}: is the input; name another output")
+    if output.exists() and not overwrite:
+        raise SolaError(f"{output}: is there already; --overwrite replaces it")
     features = read_features(file)
     if encoder.module is not None:
         features = encode_video(encoder.module, features)
@@ -196,9 +199,10 @@ def open_export(
     inputs = [root / name for root in feature_folders(data_root) for name in ("", *names)]
     if {place.resolve() for place in places} & {path.resolve() for path in inputs}:
         raise SolaError(f"{folder}: holds the input; write to another folder")
+    files = [part for s in splits for file in s.videos.values() for part in file.path.split(" + ")]
+    if {Path(os.path.realpath(file)).parent for file in files} & {p.resolve() for p in places}:
+        raise SolaError(f"{folder}: holds the input, by way of links; write to another folder")
     check_no_clash(splits, form)
-    for place in places:
-        clear_temporary(place)
     about = {
         "checkpoint": encoder.source,
         "sha256": encoder.sha256,
@@ -210,7 +214,14 @@ def open_export(
     for name in FOR_HEADS:
         if (folder / name).exists() and not (folder / MANIFEST).exists():
             raise SolaError(f"{folder / name}: is not of this program; write to another folder")
-    manifest = Manifest(folder, form, names, about, overwrite=overwrite)
+    if target.annotations and any(
+        Path(target.annotations).resolve() == (folder / name).resolve() for name in FOR_HEADS
+    ):
+        raise SolaError(f"{target.annotations}: would be replaced; write to another folder")
+    names_of = {split.name: list(split.videos) for split in splits}
+    manifest = Manifest(folder, form, names_of, about, overwrite=overwrite)
+    for place in places:
+        clear_temporary(place)
     videos = [
         Video(split.name, name, file, manifest.holds(split.name, name, file))
         for split in splits

@@ -82,8 +82,11 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        place = folder.absolute()
+        if not place.name:
+            raise SolaError(f"{folder}: is the root of all files; name a folder in it")
         self.folder = folder
-        self.path = folder.with_name(f".{folder.name}.lock")
+        self.path = place.with_name(f".{place.name}.lock")
         self.file: int | None = None
 
     def acquire(self) -> None:

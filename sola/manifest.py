@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,14 @@ class Manifest:
         self,
         folder: Path,
         form: Form,
-        splits: Sequence[str],
+        splits: Mapping[str, Collection[str]],
         about: dict[str, Any],
         *,
         overwrite: bool,
     ) -> None:
-        """about: the rest of what the manifest says, ORIGIN and skipped files among it."""
+        """splits: split -> names of the videos to encode. about: the rest of what the manifest
+        says, ORIGIN and skipped files among it.
+        """
         self.folder, self.form = folder, form
         self.content = {
             **about,
@@ -54,7 +56,7 @@ class Manifest:
             "finished": False,
             "features": {split: {} for split in splits},
         }
-        outputs = self._outputs(splits)
+        outputs = set(self._outputs(splits))
         if not self.path.exists():
             if outputs:
                 raise SolaError(
@@ -65,6 +67,10 @@ class Manifest:
             if earlier["form"] != self.content["form"]:
                 raise SolaError(f"{folder}: holds features in another form; give another --output")
             if any(earlier[key] != self.content[key] for key in ORIGIN):
+                listed = self._paths(earlier["features"])
+                unknown = outputs - listed - self._paths(splits)  # those are written anew
+                if unknown:
+                    raise SolaError(f"{min(unknown)}: of unknown origin; move it away")
                 for path in outputs:
                     os.unlink(path)
                 print(f"{folder}: features of another {' or '.join(ORIGIN)} removed", flush=True)
@@ -77,7 +83,13 @@ class Manifest:
     def path(self) -> Path:
         return self.folder / MANIFEST
 
-    def _outputs(self, splits: Sequence[str]) -> list[Path]:
+    def _paths(self, splits: Mapping[str, Collection[str]]) -> set[Path]:
+        """The files of videos: split -> names."""
+        return {
+            self.form.path(self.folder, s, name) for s, names in splits.items() for name in names
+        }
+
+    def _outputs(self, splits: Iterable[str]) -> list[Path]:
         """Feature files that lie where this manifest's would."""
         folders = {self.form.path(self.folder, split, "").parent for split in splits}
         return [

@@ -150,7 +150,8 @@ def split_up(
     if not annotations:
         count = max(1, len(videos) // 10)
         chosen = random_generator("validation", 0).choice(sorted(videos), count, replace=False)
-        of_split = {video: "validation" if video in set(chosen) else "training" for video in videos}
+        validating = set(chosen.tolist())
+        of_split = {v: "validation" if v in validating else "training" for v in videos}
     else:
         known = splits_of(annotations)
         by_entry = {id(annotations[video]): split for video, split in known.items()}

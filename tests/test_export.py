@@ -142,11 +142,15 @@ def test_complete_videos_are_not_computed_again(trained):
 
 def test_features_of_two_checkpoints_are_never_mixed(trained, capsys):
     folder = export_features(trained, "2")
-    (folder / "training" / "stray.npy").write_bytes(b"of a killed run")
+    foreign = folder / "training" / "foreign.npy"
+    foreign.write_bytes(b"of the user")
     torch.save(torch.load(trained.model_file(4)), trained.model_file(2))
+    with pytest.raises(SolaError, match=r"foreign\.npy: of unknown origin; move it away"):
+        export_features(trained, "2")
+    assert foreign.read_bytes() == b"of the user"
+    foreign.unlink()
     export_features(trained, "2")
     assert "features of another sha256" in capsys.readouterr().out
-    assert not (folder / "training" / "stray.npy").exists()
     x = torch.from_numpy(np.load("HACS_DATA/training/t5.npy"))[None]
     with torch.no_grad():
         expected = load_module(trained.model_file(4))(x)[0]

@@ -230,6 +230,28 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, trained, ar
     assert not list(workplace.glob("transformed_features/*"))
 
 
+def test_the_input_is_never_removed_through_links(workplace, trained):
+    process("--output=first")
+    (workplace / "linked").mkdir()
+    for path in sorted((workplace / "first/training").iterdir()):
+        (workplace / "linked" / path.name).symlink_to(path)
+    before = {path: path.read_bytes() for path in (workplace / "first").rglob("*.npy")}
+    with pytest.raises(SolaError, match="holds the input, by way of links"):
+        process("--input=linked", "--output=first/training")
+    for path, content in before.items():
+        assert path.read_bytes() == content
+
+
+def test_a_file_is_not_overwritten_unasked(workplace, trained):
+    (workplace / "one.npy").write_bytes(b"precious")
+    arguments = ["--input=HACS_DATA/training/t5.npy", "--output=one.npy"]
+    with pytest.raises(SolaError, match=r"one\.npy: is there already; --overwrite"):
+        process(*arguments)
+    assert (workplace / "one.npy").read_bytes() == b"precious"
+    process(*arguments, "--overwrite")
+    assert np.load(workplace / "one.npy").ndim == 2
+
+
 def test_two_forms_are_not_mixed_in_one_folder(trained):
     process("--output=here")
     with pytest.raises(SolaError, match="in another form"):
