@@ -151,10 +151,8 @@ def numeric_annotations(
 ) -> dict[str, Any]:
     """The content of an annotation file as ActionFormer reads it: numbers, and a number a label.
 
-    Holds the videos given, under the names of their feature files, with one of these subsets:
-    training, validation, or as the file had it.
+    Holds the videos given, under the names of their feature files, with their subsets.
     """
-    splits = {id(annotations[video]): split for video, split in splits_of(annotations).items()}
     labels = sorted({action.label for a in annotations.values() for action in a.actions})
     numbers = {label: number for number, label in enumerate(labels)}
     database = {}
@@ -163,7 +161,7 @@ def numeric_annotations(
         if annotation is None or annotation.duration is None:
             continue
         database[video] = {
-            "subset": splits.get(id(annotation), annotation.subset),
+            "subset": annotation.subset,
             "duration": annotation.duration,
             "fps": fps,
             "annotations": [
