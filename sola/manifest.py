@@ -34,7 +34,8 @@ class Manifest:
     """Which videos of an output folder are complete, and from which checkpoint.
 
     A folder with a manifest belongs to this program; one with features but without is left alone.
-    Features of another origin are removed, those of another form refused.
+    Features of another origin are removed when this program has written them, and refused when it
+    has not; those of another form are refused.
     """
 
     def __init__(

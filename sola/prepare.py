@@ -38,6 +38,7 @@ from sola.dataset import (
     video_paths,
 )
 from sola.files import write_atomically
+from sola.heads import BLOCK_LIST
 from sola.runtime import ArgumentParser, SolaError, progress, random_generator, run_script
 
 DRAWN = 6
@@ -45,7 +46,6 @@ FEWEST_STEPS = 4  # an epoch, in a YAML for few videos
 FEW_STEPS = 5_000  # a training, below which the YAML asks for larger ones
 USUAL_RATES = (1, 2, 3, 4, 5, 25 / 16, 30 / 16, 25 / 8, 30 / 8, 25 / 4, 30 / 4)  # snippets a second
 WRONG_RATE = 0.05  # what a given rate may be off, relatively
-MISSING = "missing_files.txt"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -188,6 +188,8 @@ def refuse_mixed_widths(data: DataSet) -> None:
                 what = f"has {file.shape[1]} channels, most have {width}"
                 data.bad_files.skipped[file.path] = what
                 del data.videos[split][video]
+        if not data.videos[split]:
+            raise DataError(f"{split}: all features have another width than most, {width}")
 
 
 def sized(data: DataSet, settings: list[str]) -> Config:
@@ -240,7 +242,7 @@ def contents_of(data: DataSet, yaml_path: Path | None) -> dict[Path, bytes]:
     if not video_paths([f for f in feature_folders(config.visualizing_dir) if f.is_dir()]):
         data.links |= links_to_draw(data)
     if data.annotations and data.without_files:
-        path = feature_folders(config.data_root)[0] / MISSING
+        path = feature_folders(config.data_root)[0] / BLOCK_LIST
         contents[path] = block_list(data.without_files)
     if yaml_path is not None:
         about = "# Made by python -m sola.prepare. yamls/hacs_canonical.yaml explains every key.\n"

@@ -159,6 +159,14 @@ def test_a_check_changes_nothing_and_tells_what_is_wrong(workplace, annotations,
     assert not (workplace / "new_data/features/training/bad.npy").exists()
 
 
+def test_a_split_of_another_width_is_one_error(workplace):
+    for path in (workplace / "HACS_DATA/validation").iterdir():
+        path.unlink()
+        np.save(path, np.ones((30, 17), np.float32))
+    with pytest.raises(DataError, match="validation: all features have another width than most"):
+        run("--features=HACS_DATA", "--check")
+
+
 def test_figures_of_values(workplace, capsys):
     for path in (workplace / "HACS_DATA").glob("*/*.npy"):
         length = len(np.load(path))
