@@ -1,12 +1,12 @@
 """Write SoLa features: python process_feature.py --load_model=150"""
 
 import sys
-from pathlib import Path
 
 from sola.config import Config, load_config, override
 from sola.heads import HEADS
-from sola.runtime import ArgumentParser, SolaError, run_script
+from sola.runtime import ArgumentParser, SolaError, check_fps, run_script
 
+CANONICAL = "yamls/hacs_canonical.yaml"
 FORM_OPTIONS = {  # option -> its argparse settings; see sola/formats.py
     "format": {"choices": ("npy", "h5", "csv"), "help": "npy unless the head wants another"},
     "layout": {"choices": ("split", "flat"), "help": "a folder a split, or one folder"},
@@ -23,8 +23,7 @@ FORM_OPTIONS = {  # option -> its argparse settings; see sola/formats.py
 def main(arguments: list[str] | None = None) -> None:
     parser = ArgumentParser(
         "Write the SoLa features of both splits, [T, C] float32 npy files.",
-        default="yamls/hacs_canonical.yaml",
-        help="the YAML of the training (default: %(default)s)",
+        help=f"the YAML of the training (default: {CANONICAL}; with --input none)",
     )
     parser.add_argument(
         "--load_model",
@@ -44,14 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse(arguments)
     if options.input and not options.output:
         raise SolaError("--input needs --output, a folder or file for its features")
-    if not 0 < options.fps < 1e6:
-        raise SolaError(f"--fps={options.fps}: must be a number of snippets a second")
+    check_fps(options.fps)
     if options.annotations and not options.head:
         raise SolaError("--annotations are for a head: give --for")
     of_head = HEADS[options.head].form if options.head else {}
     if options.resize_mode and not options.resize and "resize" not in of_head:
         raise SolaError("--resize_mode needs --resize")
-    if options.input and not Path(options.yaml_path).exists():
+    if options.input and options.yaml_path is None:
         if options.load_model != "0" and not options.load_model.endswith(".pt"):
             raise SolaError(
                 f"--load_model={options.load_model}: must be 0 or FILE.pt without a --yaml_path"
@@ -59,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         # nothing but a checkpoint is needed
         config = override(Config(exp_name="features"), options.settings)
     else:
-        config = load_config(options.yaml_path, options.settings)
+        config = load_config(options.yaml_path or CANONICAL, options.settings)
 
     from sola.export import Target, export_features  # after the checks: torch takes seconds
     from sola.formats import Form
@@ -72,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         source=options.input,
         output=options.output,
         suffix="".join(
-            f"_{part}" for part in ([options.head] if of_head else []) + [*given.values()]
+            f"_{part}" for part in [options.head if of_head else "", *given.values()] if part
         ),
         annotations=options.annotations,
         fps=options.fps,

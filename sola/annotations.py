@@ -16,15 +16,17 @@ from sola.files import read_bytes
 TRAINING_NAMES = ("training", "train")
 VALIDATION_NAMES = ("validation", "val")
 TEST_NAMES = ("testing", "test")
+WRONG_RATE = 0.05  # what a given rate may be off, relatively
 
 
 @dataclass(frozen=True)
 class Action:
-    """An annotated segment: start and end in seconds."""
+    """An annotated segment: start and end in seconds, and the number of its label if it has one."""
 
     label: str
     start: float
     end: float
+    label_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def _annotation(entry: dict[str, Any]) -> Annotation:
     actions = []
     for action in entry.get("annotations", []):
         start, end = map(_seconds, action["segment"])
-        actions.append(Action(str(action.get("label", "action")), start, end))
+        label_id = action.get("label_id")
+        if label_id is not None and (type(label_id) is not int or label_id < 0):
+            raise ValueError(f"its label_id is {label_id!r:.30}")
+        actions.append(Action(str(action.get("label", "action")), start, end, label_id))
     duration = entry.get("duration")
     seconds = None if duration is None else _seconds(duration)
     if seconds is not None and seconds < 1e-3:
@@ -131,6 +136,14 @@ def snippet_rate(annotations: dict[str, Annotation], lengths: dict[str, int]) ->
     return statistics.median(rates) if rates else None
 
 
+def wrong_rate(
+    annotations: dict[str, Annotation], lengths: dict[str, int], fps: float
+) -> float | None:
+    """The snippet_rate of the data, where fps is off by more than WRONG_RATE; else None."""
+    rate = snippet_rate(annotations, lengths)
+    return rate if rate is not None and abs(rate / fps - 1) > WRONG_RATE else None
+
+
 def action_labels(actions: Iterable[Action], length: int, fps: float) -> np.ndarray:
     """Which snippets' centres, (i + 0.5) / fps, lie in a segment [start, end): bool [T]."""
     centres = (np.arange(length) + 0.5) / fps
@@ -146,15 +159,24 @@ def block_list(videos: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
 
 
+def label_numbers(annotations: dict[str, Annotation]) -> dict[str, int]:
+    """Label -> its label_id where the file gives each label one; else its alphabetical place."""
+    actions = [action for entry in annotations.values() for action in entry.actions]
+    given = {action.label: action.label_id for action in actions}
+    if all(a.label_id is not None and a.label_id == given[a.label] for a in actions):
+        return given
+    return {label: number for number, label in enumerate(sorted(given))}
+
+
 def numeric_annotations(
     annotations: dict[str, Annotation], videos: Iterable[str], fps: float
 ) -> dict[str, Any]:
     """The content of an annotation file as ActionFormer reads it: numbers, and a number a label.
 
-    Holds the videos given, under the names of their feature files, with their subsets.
+    Holds those of the videos given that have a duration, under the names of their feature files,
+    with their subsets: the loader stops at a video without features. See label_numbers.
     """
-    labels = sorted({action.label for a in annotations.values() for action in a.actions})
-    numbers = {label: number for number, label in enumerate(labels)}
+    numbers = label_numbers(annotations)
     database = {}
     for video in videos:
         annotation = find_annotation(annotations, video)

@@ -47,6 +47,11 @@ class ArrayFile:
         """T, the number of snippets."""
         return self.shape[0]
 
+    @property
+    def files(self) -> tuple["ArrayFile"]:
+        """Itself: what JoinedFiles has several of."""
+        return (self,)
+
     def read(self, rows: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """The given rows (ascending), or all, in the file's dtype; reads no others (C order).
 
@@ -89,11 +94,6 @@ class JoinedFiles:
     def shape(self) -> tuple[int, int]:
         return self.length, sum(file.shape[1] for file in self.files)
 
-    @property
-    def is_cut(self) -> bool:
-        """Whether a file has a snippet that the others lack."""
-        return any(file.length > self.length for file in self.files)
-
     def read(self, rows: Sequence[int] | None = None, _: np.ndarray | None = None) -> np.ndarray:
         """The given rows (ascending), or all, in the wider of the files' dtypes."""
         rows = np.arange(self.length) if rows is None else rows
@@ -101,6 +101,11 @@ class JoinedFiles:
 
 
 FeatureFile = ArrayFile | JoinedFiles
+
+
+def is_cut(file: FeatureFile) -> bool:
+    """Whether one of a video's files has a snippet that the others lack."""
+    return any(part.length > file.length for part in file.files)
 
 
 def open_array(path: str | Path) -> ArrayFile:
@@ -135,7 +140,7 @@ def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile
     if array.dtype.kind == "b" or len(array.shape) != 2:
         raise BadFileError(path, f"holds {array.dtype} {list(array.shape)}, not features [T, C]")
     if feature_dim is not None and array.shape[1] != feature_dim:
-        raise BadFileError(path, _wrong_width(array.shape[1], feature_dim))
+        raise BadFileError(path, _wrong_width(array.shape, feature_dim))
     return array
 
 
@@ -149,12 +154,15 @@ def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> 
         what = f"has {max(lengths)} snippets where another file of the video has {min(lengths)}"
         raise BadFileError(paths[int(np.argmax(lengths))], what)
     if feature_dim is not None and joined.shape[1] != feature_dim:
-        raise BadFileError(joined.path, _wrong_width(joined.shape[1], feature_dim))
+        raise BadFileError(joined.path, _wrong_width(joined.shape, feature_dim))
     return joined
 
 
-def _wrong_width(found: int, feature_dim: int) -> str:
-    return f"has {found} channels, not {feature_dim}; if all have, set in_feature_dim to {found}"
+def _wrong_width(shape: tuple[int, ...], feature_dim: int) -> str:
+    length, width = shape
+    if length == feature_dim:
+        return f"has shape [{length}, {width}], channels first; [T, C] is wanted: transpose it"
+    return f"has {width} channels, not {feature_dim}; if all have, set in_feature_dim to {width}"
 
 
 def read_features(

@@ -13,7 +13,7 @@ from sola.arrays import (
     BadFileError,
     DataError,
     FeatureFile,
-    JoinedFiles,
+    is_cut,
     open_array,
     open_joined,
     read_features,
@@ -123,9 +123,6 @@ def open_split(
             )
     durations = _read_durations(index_file(data_root, split, "duration"))
     videos = open_videos(folders, feature_dim, bad_files, durations)
-    cut = sum(isinstance(array, JoinedFiles) and array.is_cut for array in videos.values())
-    if cut:
-        print(f"{split}: {cut} videos cut to the shorter of their files, by one snippet")
     missing = [video for video in durations if not (folders[0] / f"{video}.npy").exists()]
     return Split(split, videos, len(missing))
 
@@ -136,7 +133,10 @@ def open_videos(
     bad_files: BadFiles,
     durations: dict[str, int] | None = None,
 ) -> dict[str, FeatureFile]:
-    """The videos of a folder, or of several to be joined on channels; durations: video -> T."""
+    """The videos of a folder, or of several to be joined on channels; durations: video -> T.
+
+    Says how many of these are cut since their files differ by a snippet.
+    """
     paths = video_paths(folders)
     if not paths:
         raise DataError(f"{folders[0]}: holds no .npy files")
@@ -145,7 +145,7 @@ def open_videos(
     def open_video(video: str) -> FeatureFile | None:
         try:
             array = open_joined(paths[video], feature_dim)
-            if video in durations and durations[video] not in _possible_lengths(array):
+            if video in durations and all(durations[video] != file.length for file in array.files):
                 said = f"the duration pickle says {durations[video]}"
                 raise BadFileError(array.path, f"has {array.length} snippets where {said}")
             if bad_files.are_skipped and bad_files.reads_values:
@@ -165,17 +165,15 @@ def open_videos(
         raise DataError(
             f"{folders[0]}: no usable file; the first, {path}: {bad_files.skipped[path]}"
         )
+    cut = sum(map(is_cut, videos.values()))
+    if cut:
+        print(f"{folders[0]}: {cut} videos cut to the shorter of their files, by one snippet")
     return videos
 
 
 def index_file(data_root: str | Path, split: str, kind: str) -> Path:
     """The duration or subset_list pickle of a split; of the first folder when there are several."""
     return feature_folders(data_root)[0] / f"{split}_{kind}.pkl"
-
-
-def _possible_lengths(array: FeatureFile) -> set[int]:
-    files = array.files if isinstance(array, JoinedFiles) else (array,)
-    return {file.length for file in files}
 
 
 def _read_durations(path: Path) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.annotations import Annotation, match, read_annotations, snippet_rate
+from sola.annotations import Annotation, match, read_annotations, wrong_rate
 from sola.arrays import DataError, FeatureFile, is_finite, open_joined, read_features
 from sola.checkpoint import CheckpointError
 from sola.config import Config
@@ -26,7 +26,7 @@ from sola.encode import batches_of_videos, encode_video
 from sola.encoder import Encoder, check_width, open_encoder
 from sola.files import FolderLock, clear_temporary
 from sola.formats import Form
-from sola.heads import FOR_HEADS, HEADS, write_for_head
+from sola.heads import HEADS, write_for_head
 from sola.manifest import MANIFEST, Manifest, Video
 from sola.pipeline import in_background
 from sola.ranks import (
@@ -78,8 +78,8 @@ def export_features(
     device = resolve_device(config.device)
     join_ranks(device)
     encoder = open_encoder(config, load_model, device)
-    if target.source and all(path.is_file() for path in feature_folders(target.source)):
-        return encode_file(encoder, target, overwrite=overwrite)
+    if target.source and from_first_rank(lambda: names_files(target.source)):
+        return from_first_rank(lambda: encode_file(encoder, target, overwrite=overwrite))
     folder = Path(target.output or Path(config.feature_save_path) / (encoder.name + target.suffix))
     folder /= HEADS[target.head].folder if target.head else ""
     lock = FolderLock(folder)
@@ -90,20 +90,30 @@ def export_features(
         )
         encode_and_write(folder, encoder, manifest, batches)
         if target.head and is_first_rank():
-            videos = {name: file for split in splits for name, file in split.videos.items()}
-            lengths = {name: target.form.resize or file.length for name, file in videos.items()}
-            feature_dim = next(iter(videos.values())).shape[1]
+            shapes = {name: file.shape for split in splits for name, file in split.videos.items()}
             names = [split.name for split in splits]
-            write_for_head(
-                target.head, folder, names, lengths, feature_dim, annotations, target.fps
-            )
+            write_for_head(target.head, folder, target.form, names, shapes, annotations, target.fps)
     finally:
         lock.release()
     return folder
 
 
+def names_files(source: str) -> bool:
+    """Whether --input names files, not folders. Raises DataError where it does both or neither."""
+    paths = feature_folders(source)
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"--input: {path}: no such file or folder")
+    files = [path for path in paths if path.is_file()]
+    if files and len(files) < len(paths):
+        raise DataError(f"--input: {files[0]}: is a file, among folders")
+    return bool(files)
+
+
 def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     """Write the features of a single file to target.output, a file too."""
+    if target.annotations:
+        raise SolaError("--annotations: are for a folder of features, --input is a file")
     output = Path(target.output)
     if output.suffix != f".{target.form.format}":
         raise SolaError(f"--output={output}: must end in .{target.form.format}, as a file's output")
@@ -119,6 +129,9 @@ def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     _check_output(file, features)
     target.form.write(output, features)
     print(f"{output}: {file.length} snippets")
+    if target.head:
+        flat, shapes = dataclasses.replace(target.form, layout="flat"), {output.stem: file.shape}
+        write_for_head(target.head, output.parent, flat, [""], shapes, {}, target.fps)
     return output
 
 
@@ -164,12 +177,14 @@ def open_sources(config: Config, encoder: Encoder, target: Target, bad: BadFiles
     folders = feature_folders(target.source)
     if target.output.endswith((".npy", ".h5", ".csv")):
         raise SolaError(f"--output={target.output}: must be a folder, as --input is one")
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"--input: {folder}: no such file or folder")
-    names = [""]
-    if not feature_paths(folders[0]):
-        names = sorted(p.name for p in folders[0].iterdir() if p.is_dir() and feature_paths(p))
+    names = sorted(p.name for p in folders[0].iterdir() if p.is_dir() and feature_paths(p))
+    if feature_paths(folders[0]):
+        if names:
+            raise DataError(
+                f"--input: {folders[0]}: holds .npy files beside the folder {names[0]} with more; "
+                "name one of these"
+            )
+        names = [""]
     if not names:
         raise DataError(f"--input: {folders[0]}: holds no .npy files, nor folders with any")
     splits = [Split(name, open_videos([f / name for f in folders], None, bad), 0) for name in names]
@@ -211,15 +226,11 @@ def open_export(
         "settings": encoder.settings,
         "skipped": bad_files.skipped,
     }
-    for name in FOR_HEADS:
-        if (folder / name).exists() and not (folder / MANIFEST).exists():
-            raise SolaError(f"{folder / name}: is not of this program; write to another folder")
-    if target.annotations and any(
-        Path(target.annotations).resolve() == (folder / name).resolve() for name in FOR_HEADS
-    ):
-        raise SolaError(f"{target.annotations}: would be replaced; write to another folder")
+    if annotations and HEADS[target.head].beside:
+        check_beside(folder / HEADS[target.head].beside, target)
     names_of = {split.name: list(split.videos) for split in splits}
-    manifest = Manifest(folder, form, names_of, about, overwrite=overwrite)
+    may_replace = overwrite or target.output is None
+    manifest = Manifest(folder, form, names_of, about, overwrite=overwrite, may_replace=may_replace)
     for place in places:
         clear_temporary(place)
     videos = [
@@ -247,9 +258,17 @@ def compare(annotations: dict[str, Annotation], splits: Sequence[Split], target:
     lengths = {name: file.length for split in splits for name, file in split.videos.items()}
     matched = match(annotations, lengths)
     print(f"{len(matched)} of {len(lengths)} videos are annotated in {target.annotations}")
-    rate = snippet_rate(matched, lengths)
-    if rate is not None and abs(rate / target.fps - 1) > 0.05:
+    rate = wrong_rate(matched, lengths, target.fps)
+    if rate is not None:
         print(f"warning: T / duration is {rate:.3g} snippets a second, --fps is {target.fps:g}")
+
+
+def check_beside(path: Path, target: Target) -> None:
+    """Raise SolaError when the file that a head wants beside its features is the user's."""
+    if path.exists() and not (path.parent / MANIFEST).exists():
+        raise SolaError(f"{path}: is not of this program; write to another folder")
+    if Path(target.annotations).resolve() == path.resolve():
+        raise SolaError(f"{target.annotations}: would be replaced; write to another folder")
 
 
 def check_no_clash(splits: Sequence[Split], form: Form) -> None:

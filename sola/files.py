@@ -88,6 +88,7 @@ class FolderLock:
         self.folder = folder
         self.path = place.with_name(f".{place.name}.lock")
         self.file: int | None = None
+        self.made: list[Path] = []  # folders above it that were not there
 
     def acquire(self) -> None:
         """Take the lock. Raises SolaError when another process holds it, naming that process."""
@@ -121,9 +122,14 @@ class FolderLock:
                 self.path.unlink()
             os.close(self.file)
             self.file = None
+        for folder in self.made:  # where nothing has come of it
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def _open(self) -> int:
         try:
+            above = self.path.parents
+            self.made = self.made or [folder for folder in above if not folder.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:

@@ -69,7 +69,10 @@ class Form:
         elif self.format == "csv":
             write_atomically(path, csv_text(array))
         else:
-            write_atomically(path, h5_bytes(path.stem, array))
+            try:
+                write_atomically(path, h5_bytes(path.stem, array))
+            except UnicodeEncodeError as error:
+                raise DataError(f"{path}: its name is no UTF-8, as one in an h5 must be") from error
 
 
 def resize_linear(features: np.ndarray, length: int) -> np.ndarray:
@@ -94,11 +97,14 @@ def resize_pool(features: np.ndarray, length: int) -> np.ndarray:
     snippets = len(features)
     edges = np.linspace(0, snippets, length + 1)
     starts, ends = (np.clip(e, 0.5, snippets - 0.5) for e in (edges[:-1], edges[1:]))
-    times = starts + (ends - starts) * np.linspace(0, 1, POOL_SAMPLES)[:, None]  # [samples, bins]
-    before = np.minimum((times - 0.5).astype(int), max(snippets - 2, 0))
-    share = (times - 0.5 - before)[..., None].astype(np.float32)
-    after = np.minimum(before + 1, snippets - 1)
-    return ((1 - share) * features[before] + share * features[after]).mean(axis=0)
+    total = np.zeros((length, features.shape[1]), np.float32)
+    for part in np.linspace(0, 1, POOL_SAMPLES):
+        times = starts + (ends - starts) * part - 0.5  # in snippets, [bins]
+        before = np.minimum(times.astype(int), max(snippets - 2, 0))
+        after = np.minimum(before + 1, snippets - 1)
+        share = (times - before)[:, None].astype(np.float32)
+        total += (1 - share) * features[before] + share * features[after]
+    return total / POOL_SAMPLES
 
 
 def csv_text(features: np.ndarray) -> bytes:

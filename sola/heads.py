@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sola.annotations import Annotation
-
+    from sola.formats import Form
 
 NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
-FOR_HEADS = (NUMERIC_ANNOTATIONS, BLOCK_LIST)  # what may lie beside the features
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,13 @@ class Head:
     """How to write features for a head, and how to set the head.
 
     advice: has fields that write_for_head fills in. form: settings of formats.Form. folder: below
-    the output. Some want annotations with numbers, or a list of the videos without features.
+    the output. beside: a file that it wants beside the features, made from annotations.
     """
 
     advice: str
     form: dict[str, Any] = field(default_factory=dict)
     folder: str = ""
-    needs_numeric_annotations: bool = False
-    needs_block_list: bool = False
+    beside: str | None = None
 
 
 HEADS = {
@@ -39,9 +38,10 @@ HEADS = {
         "one missing file stops it; compare with raw features by the same route (--load_model=0)",
     ),
     "gtad-h5": Head(
-        "G-TAD, branches hacs and anet, h5 mode: feature_path: {folder}, files v_<id>.h5 with the "
-        "dataset v_<id>, [100, {feature_dim}]. Trap: features pooled offline and those of the npy "
-        "mode score differently: compare with raw features by the same route (--load_model=0)",
+        "G-TAD, branches hacs and anet, h5 mode: feature_path: {folder}, files {prefix}<id>.h5 "
+        "with the dataset {prefix}<id>, [{resize}, {feature_dim}]. Trap: features pooled offline "
+        "and those of the npy mode score differently: compare with raw features by the same route "
+        "(--load_model=0)",
         {"format": "h5", "layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"},
     ),
     "tridet": Head(
@@ -50,24 +50,25 @@ HEADS = {
         "an attribute that is never set; one line of its loader needs a patch",
     ),
     "opentad": Head(
-        "OpenTAD: data_path: {folders}, prefix: none, "
+        "OpenTAD: data_path: {folders}, prefix: {prefix!r}, "
         "in_channels: {feature_dim}, fps: {fps}, feature_stride: 1, sample_stride: 1, "
         "offset_frames: 0, pad_len: {max_seq_len}, block_list: {folder}/missing_files.txt. "
         "Trap: a video of the annotations without a file stops it unless it is on that list",
-        needs_block_list=True,
+        beside=BLOCK_LIST,
     ),
     "actionformer": Head(
         "ActionFormer: feat_folder: {folder}, json_file: {folder}/annotations.json, "
-        "file_prefix: none, input_dim: {feature_dim}, feat_stride: 1, num_frames: 1, "
+        "file_prefix: {prefix!r}, input_dim: {feature_dim}, feat_stride: 1, num_frames: 1, "
         "default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: it wants numeric durations and a "
         "label_id for each segment, which that file has and HACS's own has not",
         {"layout": "flat"},
-        needs_numeric_annotations=True,
+        beside=NUMERIC_ANNOTATIONS,
     ),
     "bmn": Head(
-        "BMN and mmaction2's BMN and BSN: feature_path: {folder}, files v_<id>.csv with a header, "
-        "[100, {feature_dim}], feat_dim: {feature_dim}, temporal_scale: 100. Trap: time is pooled "
-        "to 100 bins offline, so that durations must come from the annotations",
+        "BMN and mmaction2's BMN and BSN: feature_path: {folder}, files {prefix}<id>.csv with a "
+        "header, [{resize}, {feature_dim}], feat_dim: {feature_dim}, temporal_scale: {resize}. "
+        "Trap: time is pooled to {resize} bins offline, so that durations must come from the "
+        "annotations",
         {"format": "csv", "layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"},
         folder="csv_mean_100",
     ),
@@ -77,30 +78,68 @@ HEADS = {
 def write_for_head(
     name: str,
     folder: Path,
+    form: Form,
     splits: Sequence[str],
-    lengths: dict[str, int],
-    feature_dim: int,
+    shapes: dict[str, tuple[int, int]],
     annotations: dict[str, Annotation],
     fps: float,
 ) -> None:
     """Write what a head wants beside its features, from annotations; say what to set in it.
 
-    splits: folders below it. lengths: video -> snippets of its features as they are written.
+    splits: names of those written. shapes: video -> T, C of its input.
     """
-    from sola.annotations import block_list, find_annotation, numeric_annotations
+    from sola.annotations import block_list, find_annotation
     from sola.files import write_atomically
 
     head = HEADS[name]
-    if head.needs_numeric_annotations and annotations:
-        content = numeric_annotations(annotations, lengths, fps)
-        write_atomically(folder / NUMERIC_ANNOTATIONS, json.dumps(content).encode())
-    if head.needs_block_list and annotations:
-        there = {id(find_annotation(annotations, video)) for video in lengths}
+    longest = form.resize or max(length for length, _ in shapes.values())
+    places = dict.fromkeys(str(form.path(folder, split, "").parent) for split in splits)
+    print(
+        head.advice.format(
+            folder=folder,
+            folders=" and ".join(places),
+            feature_dim=next(iter(shapes.values()))[1],
+            max_seq_len=1 << max(longest - 1, 1).bit_length(),
+            resize=form.resize or "T",
+            prefix=form.prefix,
+            fps=f"{fps:g}",
+        )
+    )
+    usual = type(form)(**head.form)
+    for option, value in dataclasses.asdict(form).items():
+        if value != getattr(usual, option):
+            print(
+                f"note: {option} is {value}, which {name} does not expect "
+                f"({getattr(usual, option)}): adapt its loader"
+            )
+    if head.beside and not annotations:
+        print(f"note: {head.beside} is not written; --annotations=JSON makes it")
+    if head.beside == NUMERIC_ANNOTATIONS and annotations:
+        write_numeric(folder / NUMERIC_ANNOTATIONS, annotations, shapes, fps)
+    if head.beside == BLOCK_LIST and annotations:
+        there = {id(find_annotation(annotations, video)) for video in shapes}
         missing = [video for video, entry in annotations.items() if id(entry) not in there]
         write_atomically(folder / BLOCK_LIST, block_list(missing))
-    max_seq_len = 1 << max(max(lengths.values()) - 1, 1).bit_length()
-    settings = {"folder": folder, "feature_dim": feature_dim, "max_seq_len": max_seq_len}
-    folders = " and ".join(str(folder / split) for split in splits)
-    print(head.advice.format(**settings, folders=folders, fps=f"{fps:g}"))
-    if (head.needs_numeric_annotations or head.needs_block_list) and not annotations:
-        print("note: it names a file that is not there yet; --annotations=JSON writes it")
+
+
+def write_numeric(
+    path: Path, annotations: dict[str, Annotation], videos: Iterable[str], fps: float
+) -> None:
+    """Write numeric_annotations of videos, and say what to set for them."""
+    from sola.annotations import label_numbers, numeric_annotations
+    from sola.files import write_atomically
+
+    content = numeric_annotations(annotations, videos, fps)
+    entries = content["database"].values()
+    subsets = sorted({entry["subset"] for entry in entries})
+    classes = max(label_numbers(annotations).values(), default=-1) + 1
+    print(
+        f"{path}: {len(entries)} videos; train_split and val_split are of {subsets}, "
+        f"num_classes: {classes}"
+    )
+    if len(entries) < len(annotations):
+        print(
+            f"note: {len(annotations) - len(entries)} annotated videos without features or "
+            "duration are not in it; a score against it leaves them out"
+        )
+    write_atomically(path, json.dumps(content).encode())

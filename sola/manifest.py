@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sola.arrays import FeatureFile
+from sola.dataset import feature_folders
 from sola.files import read_bytes, write_atomically
 from sola.formats import Form
 from sola.ranks import is_first_rank
@@ -34,8 +35,8 @@ class Manifest:
     """Which videos of an output folder are complete, and from which checkpoint.
 
     A folder with a manifest belongs to this program; one with features but without is left alone.
-    Features of another origin are removed when this program has written them, and refused when it
-    has not; those of another form are refused.
+    Features of another origin are removed when this program has written them and may replace them,
+    else refused; those of another form are refused.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Manifest:
         about: dict[str, Any],
         *,
         overwrite: bool,
+        may_replace: bool,
     ) -> None:
         """splits: split -> names of the videos to encode. about: the rest of what the manifest
-        says, ORIGIN and skipped files among it.
+        says, ORIGIN and skipped files among it. overwrite: take no video as complete.
+        may_replace: whether features of another origin may be removed.
         """
         self.folder, self.form = folder, form
         self.content = {
@@ -67,14 +70,22 @@ class Manifest:
             earlier = _read_manifest(self.path)
             if earlier["form"] != self.content["form"]:
                 raise SolaError(f"{folder}: holds features in another form; give another --output")
-            if any(earlier[key] != self.content[key] for key in ORIGIN):
+            other = [key for key in ORIGIN if earlier[key] != self.content[key]]
+            if "data_root" in other and _same_folders(earlier, self.content):
+                other.remove("data_root")
+            if other:
+                if not may_replace:
+                    raise SolaError(
+                        f"{folder}: holds features of another {' and '.join(other)}; --overwrite "
+                        "replaces them"
+                    )
                 listed = self._paths(earlier["features"])
                 unknown = outputs - listed - self._paths(splits)  # those are written anew
                 if unknown:
                     raise SolaError(f"{min(unknown)}: of unknown origin; move it away")
                 for path in outputs:
                     os.unlink(path)
-                print(f"{folder}: features of another {' or '.join(ORIGIN)} removed", flush=True)
+                print(f"{folder}: features of another {' and '.join(other)} removed", flush=True)
             elif not overwrite:
                 self.content["features"] |= earlier["features"]
         self.save()
@@ -120,12 +131,22 @@ class Manifest:
             write_atomically(self.path, json.dumps(self.content, indent=1).encode())
 
 
+def _same_folders(*contents: dict[str, Any]) -> bool:
+    """Whether the data_root of two manifests is the same, however it is written."""
+    first, second = (
+        [folder.resolve() for folder in feature_folders(content["data_root"])]
+        for content in contents
+    )
+    return first == second
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path))
         content.setdefault("form", dataclasses.asdict(Form()))
         videos = content["features"].values()
-        if all(isinstance(of_split, dict) for of_split in videos) and content.keys() >= set(ORIGIN):
+        is_text = isinstance(content["data_root"], str)
+        if all(isinstance(v, dict) for v in videos) and content.keys() >= set(ORIGIN) and is_text:
             return content
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass

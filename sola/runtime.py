@@ -117,6 +117,12 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(EXIT_USER_ERROR, f"error: {' '.join(message.splitlines())} (see --help)\n")
 
 
+def check_fps(fps: float) -> None:
+    """Raise SolaError for an --fps that is no number of snippets a second."""
+    if not 0 < fps < 1e6:
+        raise SolaError(f"--fps={fps}: must be a number of snippets a second")
+
+
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main function and leave with its exit status, errors as one line."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None when closed by the caller

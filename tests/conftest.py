@@ -105,6 +105,42 @@ def drawing_config(config, monkeypatch) -> Config:
     return config
 
 
+@pytest.fixture
+def annotations(workplace) -> dict[str, dict]:
+    """Segments that cover every second third of each tiny video, at 2 snippets a second."""
+    database = {}
+    for path in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
+        length = len(np.load(path))
+        database[path.stem] = {
+            "subset": path.parent.name,
+            "duration": str(length / 2),
+            "annotations": [{"label": "x", "segment": [length / 6, length / 3]}],
+        }
+    return database
+
+
+def flat_folder(workplace: Path) -> str:
+    """Links to all tiny videos in one folder, as an option of prepare."""
+    (workplace / "flat").mkdir()
+    for path in (workplace / "HACS_DATA").glob("*/*.npy"):
+        (workplace / "flat" / f"v_{path.name}").symlink_to(path)
+    return "--features=flat"
+
+
+def two_folders(workplace: Path) -> None:
+    """The tiny features as rgb of 10 channels and flow of 6."""
+    for folder, channels in (("rgb", slice(10)), ("flow", slice(10, None))):
+        for path in (workplace / "HACS_DATA").glob("*/*.npy"):
+            (workplace / folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+            np.save(workplace / folder / path.parent.name / path.name, np.load(path)[:, channels])
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Relative path -> bytes of all files in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
 def replace(config: Config, **changes) -> Config:
     return dataclasses.replace(config, **changes)
 

@@ -86,6 +86,14 @@ def test_bad_feature_files_are_refused_by_name(tmp_path, kind):
         read_features(open_features(tmp_path / "bad.npy", 5))
 
 
+def test_channels_first_is_told_from_another_width(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((16, 30)))
+    with pytest.raises(DataError, match=r"shape \[16, 30\], channels first; .* transpose it"):
+        open_features(tmp_path / "x.npy", 16)
+    with pytest.raises(DataError, match="has 30 channels, not 20"):
+        open_features(tmp_path / "x.npy", 20)
+
+
 def test_a_file_that_shrinks_during_the_run_is_an_error(tmp_path):
     np.save(tmp_path / "v.npy", VALUES)
     array = open_features(tmp_path / "v.npy")

@@ -169,6 +169,27 @@ def test_features_of_two_inputs_are_never_mixed(workplace, trained):
         np.testing.assert_array_equal(np.load(output), -np.load(source))
 
 
+def test_an_output_named_by_the_user_is_not_emptied_unasked(workplace, trained, capsys):
+    target = export.Target(output="mine")
+    export_features(trained, "2", target)
+    before = {path: path.read_bytes() for path in files_of(workplace / "mine")}
+    with pytest.raises(SolaError, match="mine: holds features of another sha256; --overwrite"):
+        export_features(trained, "4", target)
+    assert {path: path.read_bytes() for path in files_of(workplace / "mine")} == before
+    export_features(trained, "4", target, overwrite=True)
+    assert "features of another sha256 removed" in capsys.readouterr().out
+    assert len(files_of(workplace / "mine")) == 21
+
+
+def test_the_same_input_may_be_written_otherwise(workplace, trained, capsys):
+    folder = export_features(trained, "2")
+    before = files_of(folder)
+    for data_root in ("HACS_DATA/", "./HACS_DATA", str(workplace / "HACS_DATA")):
+        export_features(replace(trained, data_root=data_root), "2")
+        assert "0 of 21 videos to encode" in capsys.readouterr().out
+    assert files_of(folder) == before
+
+
 def test_no_checkpoint_at_all(config):
     for load_model in ("best", "last", "150"):
         with pytest.raises(CheckpointError, match="no checkpoint in models/tiny"):

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import FEATURE_DIM, replace
+from conftest import FEATURE_DIM, contents, two_folders
 from test_annotations import write
 
 import process_feature
@@ -82,17 +82,50 @@ def test_npy_in_split_folders(workplace, expected, head, capsys):
 
 
 def test_actionformer_reads_one_flat_folder_and_its_json(workplace, expected, capsys):
-    database = {"t5": {"subset": "training", "duration": "9.5", "annotations": []}}
-    process("--for=actionformer", f"--annotations={write(workplace / 'a.json', database)}")
+    actions = [{"label": label, "segment": ["1.5", 3]} for label in ("swim", "dive", "swim")]
+    database = {
+        "t5": {"subset": "Train", "duration": "9.5", "annotations": actions},
+        "v5": {"subset": "Val", "annotations": actions},
+        "gone": {"subset": "Val", "duration": 4, "annotations": actions},
+    }
+    file = write(workplace / "a.json", database)
+    process("--for=actionformer", f"--annotations={file}", "--fps=1.5")
     folder = workplace / "transformed_features/tiny_2_actionformer"
     for videos in expected.values():
         for video, y in videos.items():
             np.testing.assert_allclose(np.load(folder / f"{video}.npy"), y, atol=1e-5)
     entries = json.loads((folder / "annotations.json").read_text())["database"]
-    assert entries["t5"]["duration"] == 9.5
-    assert f"json_file: {folder.relative_to(workplace)}/annotations.json" in capsys.readouterr().out
+    (entry,) = entries.values()  # the loader stops at a video without duration or features
+    assert (entry["duration"], entry["fps"], entry["subset"]) == (9.5, 1.5, "train")
+    assert [(a["label_id"], *a["segment"]) for a in entry["annotations"]] == [
+        (1, 1.5, 3.0),
+        (0, 1.5, 3.0),
+        (1, 1.5, 3.0),
+    ]
+    output = capsys.readouterr().out
+    assert f"json_file: {folder.relative_to(workplace)}/annotations.json" in output
+    assert "file_prefix: ''" in output
+    assert "default_fps: 1.5" in output
+    assert "1 videos; train_split and val_split are of ['train'], num_classes: 2" in output
+    assert "note: 2 annotated videos without features or duration" in output
     process("--for=actionformer")
-    assert "a file that is not there yet; --annotations=JSON" in capsys.readouterr().out
+    assert "annotations.json is not written; --annotations=JSON" in capsys.readouterr().out
+
+
+def test_label_ids_of_the_file_stay(workplace, trained):
+    actions = [
+        {"label": label, "label_id": number, "segment": [1, 2]}
+        for label, number in (("swim", 3), ("dive", 7))
+    ]
+    database = {"t5": {"subset": "Validation", "duration": 9.5, "annotations": actions}}
+    process("--for=actionformer", f"--annotations={write(workplace / 'a.json', database)}")
+    path = workplace / "transformed_features/tiny_2_actionformer/annotations.json"
+    (entry,) = json.loads(path.read_text())["database"].values()
+    assert [action["label_id"] for action in entry["annotations"]] == [3, 7]
+    actions[1]["label_id"] = None  # then none is trusted
+    process("--for=actionformer", f"--annotations={write(workplace / 'a.json', database)}")
+    (entry,) = json.loads(path.read_text())["database"].values()
+    assert [action["label_id"] for action in entry["annotations"]] == [1, 0]
 
 
 def test_a_wrong_rate_is_said(workplace, trained, capsys):
@@ -101,13 +134,19 @@ def test_a_wrong_rate_is_said(workplace, trained, capsys):
     assert "snippets a second, --fps is 99\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["annotations.json", "missing_files.txt"])
-def test_a_users_file_beside_the_features_is_not_replaced(workplace, trained, name):
+@pytest.mark.parametrize(
+    ("head", "name"), [("actionformer", "annotations.json"), ("opentad", "missing_files.txt")]
+)
+def test_a_users_file_beside_the_features_is_not_replaced(workplace, trained, head, name):
+    database = {"t5": {"subset": "training", "duration": 9.5, "annotations": []}}
+    file = write(workplace / "a.json", database)
     (workplace / "mine").mkdir()
     (workplace / "mine" / name).write_text("precious")
     with pytest.raises(SolaError, match=rf"mine/{name}: is not of this program"):
-        process("--for=actionformer", "--output=mine")
+        process(f"--for={head}", f"--annotations={file}", "--output=mine")
     assert [path.name for path in (workplace / "mine").iterdir()] == [name]
+    process("--output=mine")  # it is not in the way of anything
+    assert (workplace / "mine" / name).read_text() == "precious"
 
 
 def test_bmn_reads_csv_of_100_bins(workplace, expected):
@@ -158,7 +197,7 @@ def test_resizing(length):
         np.testing.assert_allclose(linear[i], between, atol=1e-5)
 
 
-def test_options_win_over_the_head_and_name_the_folder(workplace, expected):
+def test_options_win_over_the_head_and_name_the_folder(workplace, expected, capsys):
     process("--for=bmn", "--format=npy", "--resize=20", "--dtype=float16", "--layout=flat")
     name = "tiny_2_bmn_npy_flat_20_float16"
     array = np.load(workplace / f"transformed_features/{name}/csv_mean_100/v_t5.npy")
@@ -166,6 +205,17 @@ def test_options_win_over_the_head_and_name_the_folder(workplace, expected):
     assert array.dtype == np.float16
     pooled = bmn_pool(expected["training"]["t5"], bins=20)
     np.testing.assert_allclose(array, pooled, atol=2e-2)
+    output = capsys.readouterr().out
+    assert "note: format is npy, which bmn does not expect (csv)" in output
+    assert "[20, 16]" in output
+    assert "temporal_scale: 20" in output
+    process("--for=opentad", "--layout=flat", "--prefix=v_")
+    output = capsys.readouterr().out
+    assert "data_path: transformed_features/tiny_2_flat_v_, prefix: 'v_'" in output
+    process("--resize=20")
+    linear = np.load(workplace / "transformed_features/tiny_2_20/training/t5.npy")
+    assert abs(linear - resize_linear(expected["training"]["t5"], 20)).max() < 1e-5
+    assert abs(linear - pooled).max() > 1e-2
 
 
 def test_nothing_but_a_checkpoint_is_needed(workplace, expected, trained):
@@ -182,19 +232,16 @@ def test_nothing_but_a_checkpoint_is_needed(workplace, expected, trained):
     np.testing.assert_allclose(np.load(workplace / "new/one.npy"), y, atol=1e-5)
 
 
-def test_two_folders_are_joined_on_channels(workplace, trained):
-    for folder, channels in (("rgb", slice(10)), ("flow", slice(10, None))):
-        for path in (workplace / "HACS_DATA").glob("*/*.npy"):
-            (workplace / folder / path.parent.name).mkdir(parents=True, exist_ok=True)
-            x = np.load(path)[:, channels]
-            x = np.concatenate([x, x[-1:]]) if folder == "flow" and path.stem == "t5" else x
-            np.save(workplace / folder / path.parent.name / path.name, x)
+def test_two_folders_are_joined_on_channels(workplace, trained, capsys):
+    two_folders(workplace)
+    longer = workplace / "flow/training/t5.npy"
+    np.save(longer, np.concatenate([np.load(longer), np.zeros((1, 6), np.float32)]))
     process("data_root=rgb, flow", "feature_save_path=joined")
+    assert "rgb/training: 1 videos cut to the shorter" in capsys.readouterr().out
     process("feature_save_path=plain")
     for path in (workplace / "plain").glob("*/*/*.npy"):
         other = workplace / "joined" / path.relative_to(workplace / "plain")
         assert path.read_bytes() == other.read_bytes()
-    longer = workplace / "flow/training/t5.npy"
     np.save(longer, np.zeros((99, 6), np.float32))
     with pytest.raises(DataError, match=r"flow/training/t5\.npy: has 99 snippets where another"):
         process("data_root=rgb,flow", "feature_save_path=again")
@@ -205,6 +252,25 @@ def test_two_folders_are_joined_on_channels(workplace, trained):
     [
         (["--input=HACS_DATA"], "needs --output"),
         (["--input=nowhere", "--output=x"], "nowhere: no such file or folder"),
+        (["--input=HACS_DATA,absent", "--output=x"], "--input: absent: no such file or folder"),
+        (["--input=HACS_DATA,tiny.yaml", "--output=x"], r"tiny\.yaml: is a file, among folders"),
+        (["--input=mixed", "--output=x"], "holds .npy files beside the folder part"),
+        (
+            [
+                "--input=mixed/a.npy",
+                "--output=y.npy",
+                "--for=bmn",
+                "--format=npy",
+                "--annotations=other.json",
+            ],
+            "are for a folder of features",
+        ),
+        (["--input=mixed/a.npy", "--output=mixed/a.npy"], "is the input; name another"),
+        (["--input=mixed/nan.npy", "--output=y.npy"], "holds NaN"),
+        (
+            ["--input=mixed/a.npy", "--output=y.npy", "--load_model=huge.pt"],
+            "the module's output is NaN",
+        ),
         (["--input=HACS_DATA/training", "--output=HACS_DATA/training"], "holds the input"),
         (["--input=HACS_DATA/training/t5.npy", "--output=x"], r"must end in \.npy"),
         (["--input=evaluation", "--output=x"], r"not features \[T, C\]"),
@@ -217,17 +283,28 @@ def test_two_folders_are_joined_on_channels(workplace, trained):
         (["--for=opentad", "--annotations=other.json"], "'zz', has the name of .* 't0'"),
         (["--input=HACS_DATA/training", "--output=x.npy"], "must be a folder"),
         (["--input=HACS_DATA", "--output=x", "--load_model=wide.pt"], r"is made for \[T, 17\]"),
-        (["--input=HACS_DATA", "--output=x", "--yaml_path=no.yaml"], "0 or FILE.pt without"),
+        (["--input=HACS_DATA", "--output=x", "--yaml_path=no.yaml"], r"no\.yaml: No such file"),
         (["--for=actionformer", "--annotations=tiny.yaml"], r"tiny\.yaml: not a JSON"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, trained, arguments, words):
     write(workplace / "other.json", {"zz": {"subset": "training", "annotations": []}})
     torch.save(SoLaModule(FEATURE_DIM + 1, 4).state_dict(), workplace / "wide.pt")
+    huge = {n: 1e15 * w for n, w in torch.load(trained.model_file(2)).items()}
+    torch.save(huge, workplace / "huge.pt")
+    (workplace / "mixed/part").mkdir(parents=True)
+    for path, value in (("a", 1.0), ("part/b", 1.0), ("nan", np.nan)):
+        np.save(workplace / f"mixed/{path}.npy", np.full((9, FEATURE_DIM), value, np.float32))
+    before = contents(workplace)
     with pytest.raises(SolaError, match=words):
         process(*arguments)
-    assert not (workplace / "x").exists()
-    assert not list(workplace.glob("transformed_features/*"))
+    assert contents(workplace) == before
+    assert not (workplace / "transformed_features").exists()
+
+
+def test_an_epoch_needs_its_yaml(workplace):
+    with pytest.raises(SolaError, match=r"0 or FILE\.pt without"):
+        process_feature.main(["--input=HACS_DATA", "--output=x", "--load_model=2"])
 
 
 def test_the_input_is_never_removed_through_links(workplace, trained):
@@ -270,6 +347,20 @@ def test_float16_says_what_it_cannot_hold(tmp_path):
         Form(dtype="float16").write(tmp_path / "x.npy", np.full((2, 2), 1e6, np.float32))
 
 
+def test_an_h5_cannot_have_any_name(tmp_path):
+    path = tmp_path / "a\udcff.h5"
+    with pytest.raises(DataError, match="its name is no UTF-8"):
+        Form(format="h5").write(path, np.ones((2, 2), np.float32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_file_for_a_head(workplace, expected, capsys):
+    process("--input=HACS_DATA/training/t5.npy", "--output=new/v_t5.csv", "--for=bmn")
+    assert "feature_path: new, files v_<id>.csv" in capsys.readouterr().out
+    table = np.loadtxt(workplace / "new/v_t5.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(table, bmn_pool(expected["training"]["t5"]), atol=1e-5)
+
+
 def test_h5_without_h5py_says_so(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SolaError, match="pip install h5py"):
@@ -304,4 +395,3 @@ def test_masks_of_padded_batches_keep_videos_apart(trained):
             alone = module(video[None])[0]
             torch.testing.assert_close(row[: len(video)], alone, atol=1e-5, rtol=1e-5)
             assert not row[len(video) :].any()
-    assert replace(trained).kernel_size2 == 1  # of a wider one the padding would be seen

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FEATURE_DIM, replace, without_seconds
+from conftest import FEATURE_DIM, contents, flat_folder, replace, two_folders, without_seconds
 from test_annotations import write
 
 import main_simsiam
@@ -19,37 +20,8 @@ from sola.runtime import SolaError
 from sola.training import train
 
 
-@pytest.fixture
-def annotations(workplace):
-    """Segments that cover every second third of each tiny video, at 2 snippets a second."""
-    database = {}
-    for path in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
-        length = len(np.load(path))
-        database[path.stem] = {
-            "subset": path.parent.name,
-            "duration": str(length / 2),
-            "annotations": [{"label": "x", "segment": [length / 6, length / 3]}],
-        }
-    return database
-
-
 def run(*arguments, yaml="new.yaml"):
     prepare.main([f"--yaml_path={yaml}", *arguments])
-
-
-def flat_folder(workplace):
-    (workplace / "flat").mkdir()
-    for path in (workplace / "HACS_DATA").glob("*/*.npy"):
-        (workplace / "flat" / f"v_{path.name}").symlink_to(path)
-    return "--features=flat"
-
-
-def contents(folder):
-    return {
-        path.relative_to(folder): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_a_yaml_that_trains_is_made_from_a_flat_folder(workplace, annotations, capsys):
@@ -153,10 +125,12 @@ def test_a_check_changes_nothing_and_tells_what_is_wrong(workplace, annotations,
         "action share 0.",
     ):
         assert line in report, line
-    with pytest.raises(DataError, match=r"bad\.npy: .*\(2 such files\).*on_bad_file=skip"):
+    with pytest.raises(DataError, match=r"bad\.npy: .*\(3 such files\).*on_bad_file=skip"):
         run(f"--annotations={file}", "--fps=2", yaml="tiny.yaml")
     run("--features=HACS_DATA", f"--annotations={file}", "on_bad_file=skip")
-    assert not (workplace / "new_data/features/training/bad.npy").exists()
+    linked = {path.stem for path in (workplace / "new_data/features/training").iterdir()}
+    assert "half" in linked
+    assert linked.isdisjoint({"bad", "wide", "nan"})
 
 
 def test_a_split_of_another_width_is_one_error(workplace):
@@ -165,6 +139,27 @@ def test_a_split_of_another_width_is_one_error(workplace):
         np.save(path, np.ones((30, 17), np.float32))
     with pytest.raises(DataError, match="validation: all features have another width than most"):
         run("--features=HACS_DATA", "--check")
+
+
+@pytest.mark.parametrize(("off", "count"), [(0.9, 0), (-0.9, 0), (1.1, 1), (-1.1, 1)])
+def test_a_length_may_be_a_snippet_from_its_duration(workplace, annotations, capsys, off, count):
+    length = len(np.load(workplace / "HACS_DATA/training/t5.npy"))
+    annotations["t5"]["duration"] = (length - off) / 2
+    file = write(workplace / "a.json", annotations)
+    run(f"--annotations={file}", "--fps=2", "--check", yaml="tiny.yaml")
+    wanted = (
+        "in 1 of 21 videos, most in t5" if count else "within a snippet of duration * fps in all"
+    )
+    assert wanted in capsys.readouterr().out
+
+
+def test_only_a_sample_of_many_values_is_looked_at(workplace, monkeypatch, capsys):
+    monkeypatch.setattr("sola.data_report.SAMPLE", 4 * FEATURE_DIM * 100)
+    run("--check", yaml="tiny.yaml")
+    looked_at = int(capsys.readouterr().out.partition("values (")[2].split()[0])
+    assert 1 <= looked_at < 20
+    run("--check", "--all_values", yaml="tiny.yaml")
+    assert "values (21 of 21 files)" in capsys.readouterr().out
 
 
 def test_figures_of_values(workplace, capsys):
@@ -181,10 +176,7 @@ def test_figures_of_values(workplace, capsys):
 
 
 def test_two_folders_are_joined(workplace):
-    for folder, channels in (("rgb", slice(10)), ("flow", slice(10, None))):
-        for path in (workplace / "HACS_DATA").glob("*/*.npy"):
-            (workplace / folder / path.parent.name).mkdir(parents=True, exist_ok=True)
-            np.save(workplace / folder / path.parent.name / path.name, np.load(path)[:, channels])
+    two_folders(workplace)
     run("--features=rgb,flow", "epoch=1", "network_hidden_unit=8", "device=cpu")
     config = load_config("new.yaml")
     assert config.in_feature_dim == FEATURE_DIM
@@ -193,6 +185,45 @@ def test_two_folders_are_joined(workplace):
     x = np.load(workplace / "HACS_DATA/training/t5.npy")
     folder = export_features(config, "0")
     np.testing.assert_array_equal(np.load(folder / "training/t5.npy"), x)
+
+
+def test_files_that_are_cut_are_counted(workplace, capsys):
+    two_folders(workplace)
+    path = workplace / "flow/training/t5.npy"
+    np.save(path, np.load(path)[:-1])
+    run("--features=rgb,flow", "--check")
+    report = capsys.readouterr().out
+    assert "rgb/training: 1 videos cut to the shorter" in report
+    assert "rgb/validation" not in report
+
+
+def test_videos_that_the_annotations_do_not_list_are_trained_on(workplace, annotations):
+    del annotations["v7"]
+    annotations["t8"]["subset"] = "testing"
+    run(flat_folder(workplace), f"--annotations={write(workplace / 'a.json', annotations)}")
+    features = workplace / "new_data/features"
+    found = {s: {p.stem for p in (features / s).iterdir()} for s in ("training", "validation")}
+    assert found["training"] == {f"v_t{i}" for i in range(13) if i != 8} | {"v_v7"}
+    assert found["validation"] == {f"v_v{i}" for i in range(7)}
+    subset = pickle.loads((features / "training_subset_list.pkl").read_bytes())
+    assert set(subset) == found["training"] - {"v_v7"}  # the probe needs labels
+
+
+def test_annotations_of_one_split_give_no_labels_and_it_is_said(workplace, annotations, capsys):
+    only = {video: entry for video, entry in annotations.items() if video.startswith("t")}
+    run("--features=HACS_DATA", f"--annotations={write(workplace / 'a.json', only)}")
+    report = capsys.readouterr().out
+    assert "warning: no validation video is annotated, so no labels are written" in report
+    assert not (workplace / "new_data/labels").exists()
+
+
+def test_names_are_printed_so_that_they_do_no_harm(workplace, annotations, capsys):
+    (workplace / "HACS_DATA/training/\x1b[2J.npy").symlink_to(
+        (workplace / "HACS_DATA/training/t5.npy").resolve()
+    )
+    file = write(workplace / "a.json", annotations | {"\x1b]0;": annotations["t5"]})
+    run("--features=HACS_DATA", f"--annotations={file}", "--check")
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_the_window_keeps_its_seconds():
@@ -228,8 +259,9 @@ def test_ids_are_never_paths(workplace, annotations):
     }
     file = write(workplace / "a.json", annotations | evil)
     run(flat_folder(workplace), f"--annotations={file}", "--fps=2")
-    written = {path.name for path in workplace.rglob("*")}
+    written = {path.name for path in workplace.parent.rglob("*")}
     assert not any("evil" in name for name in written)
+    assert not Path("/tmp/evil").exists()
     listed = (workplace / "new_data/features/missing_files.txt").read_text()
     assert listed == "../../evil\n/tmp/evil\na b\n"
 
@@ -244,6 +276,12 @@ def test_ids_are_never_paths(workplace, annotations):
         (["--features=HACS_DATA", "--annotations=keys.json"], "bad entry of 'v6': lacks 'subset'"),
         (["--features=HACS_DATA", "--annotations=gone.json"], r"gone\.json"),
         (["--features=HACS_DATA", "epohc=3"], "did you mean epoch"),
+        (["--features=HACS_DATA", "label_base=x"], "label_base is new_data/labels with --features"),
+        (["--features=HACS_DATA", "--yaml_path=a,b.yaml"], "a comma stands between"),
+        (
+            ["--features=HACS_DATA", "in_feature_dim=3", "out_feature_dim=3", "dissim_proj_out=3"],
+            "in_feature_dim is 3, not 16",
+        ),
         (
             ["--features=visualizing", "--annotations=one.json"],
             "subset; subsets: training",
@@ -264,18 +302,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, arguments, 
 
 
 def test_a_yaml_is_not_overwritten_unasked(workplace):
-    with pytest.raises(SolaError, match=r"tiny\.yaml: is there already; --overwrite"):
+    with pytest.raises(SolaError, match=r"tiny\.yaml: is there with another content; --overw"):
         run("--features=HACS_DATA", yaml="tiny.yaml")
-
-
-def test_a_users_file_is_never_replaced_by_a_link(workplace):
-    path = workplace / "new_data/features/training/t5.npy"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"precious")
-    with pytest.raises(SolaError, match=r"t5\.npy: is a file where a link is to be made"):
-        run("--features=HACS_DATA", "--overwrite")
-    assert path.read_bytes() == b"precious"
-    assert not (workplace / "new.yaml").exists()
 
 
 def test_json_of_numbers_and_texts_give_the_same(workplace, annotations):

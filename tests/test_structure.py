@@ -6,9 +6,10 @@ from conftest import REPOSITORY
 
 LEVELS = [
     {"prepare"},
-    {"training", "export", "data_set"},
-    {"run_data", "manifest", "encoder"},
-    {"probe", "plots", "windows", "synthetic", "report", "formats", "heads"},
+    {"data_files"},
+    {"training", "export", "data_report"},
+    {"run_data", "manifest", "encoder", "heads"},
+    {"probe", "plots", "windows", "synthetic", "report", "formats"},
     {"encode", "learner"},
     {"model", "run_state", "dataset", "annotations"},
     {"checkpoint", "tsm", "arrays"},

@@ -1,16 +1,16 @@
 """A data set that is made ready, and a report on it: what it is like, and what to be wary of."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
 from sola.annotations import Annotation, action_labels, find_annotation, splits_of
-from sola.arrays import FeatureFile, JoinedFiles, is_finite, to_float32
+from sola.arrays import FeatureFile, is_finite, to_float32
 from sola.config import Config
-from sola.dataset import SPLITS, BadFiles
+from sola.dataset import SPLITS
 from sola.pipeline import in_background
 from sola.runtime import progress, random_generator
 
@@ -20,44 +20,51 @@ NAMED = 5  # videos, of many
 LARGE_COMMON_MEAN = 0.5
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataSet:
-    """Videos of both splits, and what an annotation file says of them."""
+    """Videos of both splits, and what an annotation file says of them.
 
-    config: Config  # of the training that is made ready
-    videos: dict[str, dict[str, FeatureFile]]  # split -> video -> features
+    videos: split -> video -> features. config: of the training that is made ready. fps: snippets a
+    second; None without annotations and not given.
+    """
+
+    config: Config
+    videos: dict[str, dict[str, FeatureFile]]
     annotations: dict[str, Annotation]
     fps: float | None
-    bad_files: BadFiles
-    fps_is_given: bool = True
-    links: dict[Path, Path] = field(default_factory=dict)  # to be made -> what they point to
-
-    def annotated(self, split: str) -> dict[str, Annotation]:
-        """Video -> annotation, of the videos of a split that have one."""
-        found = {v: find_annotation(self.annotations, v) for v in self.videos[split]}
-        return {video: entry for video, entry in found.items() if entry is not None}
-
-    def all_annotated(self) -> dict[str, Annotation]:
-        """The same of both splits."""
-        return self.annotated("training") | self.annotated("validation")
+    fps_is_given: bool
 
     @property
-    def lengths(self) -> dict[str, int]:
-        """Video -> T, of both splits."""
-        return {v: file.length for split in SPLITS for v, file in self.videos[split].items()}
+    def files(self) -> list[FeatureFile]:
+        """The features of both splits."""
+        return [file for split in SPLITS for file in self.videos[split].values()]
 
-    def labels(self, split: str) -> dict[str, np.ndarray]:
-        """Video -> action labels, [T], of the videos of a split that are annotated."""
-        files = self.videos[split]
+    @cached_property
+    def annotated(self) -> dict[str, dict[str, Annotation]]:
+        """Split -> video -> annotation, of the videos that have one."""
+        found = {
+            split: {video: find_annotation(self.annotations, video) for video in videos}
+            for split, videos in self.videos.items()
+        }
+        return {s: {v: e for v, e in of.items() if e is not None} for s, of in found.items()}
+
+    @cached_property
+    def labels(self) -> dict[str, dict[str, np.ndarray]]:
+        """Split -> video -> action labels, int64 [T], of the videos that are annotated."""
         return {
-            video: action_labels(entry.actions, files[video].length, self.fps).astype(np.int64)
-            for video, entry in self.annotated(split).items()
+            split: {
+                video: action_labels(
+                    entry.actions, self.videos[split][video].length, self.fps
+                ).astype(np.int64)
+                for video, entry in of_split.items()
+            }
+            for split, of_split in self.annotated.items()
         }
 
-    @property
+    @cached_property
     def without_files(self) -> list[str]:
         """Annotated videos of both splits without features."""
-        there = {id(entry) for split in SPLITS for entry in self.annotated(split).values()}
+        there = {id(entry) for of_split in self.annotated.values() for entry in of_split.values()}
         wanted = splits_of(self.annotations)
         return [
             v for v, entry in self.annotations.items() if v in wanted and id(entry) not in there
@@ -114,13 +121,16 @@ def _sums(file: FeatureFile) -> tuple[np.ndarray, float, int] | None:
     return features.sum(axis=0, dtype=np.float64), float(norms.sum()), int((features == 0).sum())
 
 
-def report(data: DataSet, figures: ValueFigures) -> str:
-    """Lines on everything that --check looks at."""
+def report(data: DataSet, figures: ValueFigures, bad_files: dict[str, str]) -> str:
+    """Lines on everything that --check looks at. bad_files: path -> what is wrong with it."""
     lines = list(itertools.chain(*(_of_split(data, split) for split in SPLITS)))
-    for path, what in sorted(data.bad_files.skipped.items())[:NAMED]:
+    width = data.files[0].shape[1]
+    if width != data.config.in_feature_dim:
+        lines.append(f"warning: in_feature_dim is {data.config.in_feature_dim}, not {width}")
+    for path, what in sorted(bad_files.items())[:NAMED]:
         lines.append(f"bad file: {path}: {what}")
-    if len(data.bad_files.skipped) > NAMED:
-        lines.append(f"bad files in all: {len(data.bad_files.skipped)}")
+    if len(bad_files) > NAMED:
+        lines.append(f"bad files in all: {len(bad_files)}")
     if data.annotations:
         lines += _of_annotations(data)
     sample = f"{figures.looked_at} of {figures.files} files"
@@ -142,15 +152,12 @@ def _of_split(data: DataSet, split: str) -> list[str]:
     files = data.videos[split]
     lengths = np.array([file.length for file in files.values()])
     widths = sorted({file.shape[1] for file in files.values()})
-    dtypes = sorted({str(part.dtype) for file in files.values() for part in _parts(file)})
+    dtypes = sorted({str(part.dtype) for file in files.values() for part in file.files})
     span = f"{lengths.min()}..{lengths.max()} (median {int(np.median(lengths))})"
     lines = [
         f"{split}: {len(files)} videos, {lengths.sum()} snippets, T {span}, "
         f"C {'..'.join(map(str, widths))}, {', '.join(dtypes)}"
     ]
-    cut = sum(isinstance(file, JoinedFiles) and file.is_cut for file in files.values())
-    if cut:
-        lines.append(f"{split}: {cut} videos cut to the shorter of their files, by one snippet")
     window = data.config.sampling_duration
     short = [video for video, file in files.items() if file.length <= window]
     if short and split == "training":
@@ -158,20 +165,17 @@ def _of_split(data: DataSet, split: str) -> list[str]:
     return lines
 
 
-def _parts(file: FeatureFile) -> Iterable[FeatureFile]:
-    return file.files if isinstance(file, JoinedFiles) else (file,)
-
-
 def _of_annotations(data: DataSet) -> list[str]:
     lines = []
     if data.without_files:
         lines.append(f"annotated, without features: {named(data.without_files)}")
     for split in SPLITS:
-        annotated = data.annotated(split)
-        without = [video for video in data.videos[split] if video not in annotated]
+        without = [video for video in data.videos[split] if video not in data.annotated[split]]
         if without:
             lines.append(f"{split} without annotation, so without labels: {named(without)}")
-        labels = data.labels(split)
+        labels = data.labels[split]
+        if not labels:
+            lines.append(f"warning: no {split} video is annotated, so no labels are written")
         if labels:
             share = np.concatenate(list(labels.values())).mean()
             lines.append(f"{split}: {len(labels)} videos with labels, action share {share:.3f}")
@@ -182,7 +186,7 @@ def _of_annotations(data: DataSet) -> list[str]:
     apart = {
         video: file.length - entry.duration * data.fps
         for split in SPLITS
-        for video, entry in data.annotated(split).items()
+        for video, entry in data.annotated[split].items()
         if entry.duration is not None
         for file in [data.videos[split][video]]
     }
@@ -199,5 +203,5 @@ def _of_annotations(data: DataSet) -> list[str]:
 
 def named(videos: Sequence[str]) -> str:
     """How many, and the first ones by name."""
-    more = ", ..." if len(videos) > NAMED else ""
-    return f"{len(videos)} ({', '.join(videos[:NAMED])}{more})"
+    names = [video if video.isprintable() else ascii(video) for video in videos[:NAMED]]
+    return f"{len(videos)} ({', '.join(names)}{', ...' if len(videos) > NAMED else ''})"
