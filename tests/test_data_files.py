@@ -35,6 +35,9 @@ def test_the_same_command_again_changes_nothing(workplace, annotations, capsys):
     run(*arguments)
     assert contents(workplace) == before
     assert "0 files and 0 links written" in capsys.readouterr().out
+    (workplace / "new_data/features/training/old.npy").symlink_to(workplace / "flat/v_t5.npy")
+    with pytest.raises(SolaError, match=r"old\.npy: leads to what is no longer wanted"):
+        run(*arguments)
 
 
 def test_a_video_of_another_split_is_not_left_in_the_former(workplace, annotations):
