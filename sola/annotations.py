@@ -168,13 +168,27 @@ def label_numbers(annotations: dict[str, Annotation]) -> dict[str, int]:
     return {label: number for number, label in enumerate(sorted(given))}
 
 
+def is_renumbered(annotations: dict[str, Annotation]) -> bool:
+    """Whether label_numbers leaves a label_id of the file aside."""
+    numbers = label_numbers(annotations)
+    return any(
+        action.label_id not in (None, numbers[action.label])
+        for entry in annotations.values()
+        for action in entry.actions
+    )
+
+
 def numeric_annotations(
-    annotations: dict[str, Annotation], videos: Iterable[str], fps: float
+    annotations: dict[str, Annotation],
+    videos: Iterable[str],
+    fps: float,
+    resize: int | None = None,
 ) -> dict[str, Any]:
     """The content of an annotation file as ActionFormer reads it: numbers, and a number a label.
 
-    Holds those of the videos given that have a duration, under the names of their feature files,
-    with their subsets: the loader stops at a video without features. See label_numbers.
+    Holds those of the videos given that have a duration, with their subsets: the loader stops at a
+    video without features. fps: of the snippets; resize: to so many each, which then gives a rate
+    for each video. See label_numbers.
     """
     numbers = label_numbers(annotations)
     database = {}
@@ -185,7 +199,7 @@ def numeric_annotations(
         database[video] = {
             "subset": annotation.subset,
             "duration": annotation.duration,
-            "fps": fps,
+            "fps": resize / annotation.duration if resize else fps,
             "annotations": [
                 {
                     "label": action.label,

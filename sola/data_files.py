@@ -1,4 +1,4 @@
-"""What a training reads beside features, and links to these: written all, or nothing of it."""
+"""What a training reads beside features, and links to these; nothing where one is in the way."""
 
 import os
 import pickle
@@ -36,9 +36,9 @@ def index_and_label_files(data: DataSet) -> dict[Path, bytes | np.ndarray]:
         if has_labels:
             folder = label_folder(config.label_base, split)
             contents |= {folder / f"{v}.npy": labels for v, labels in data.labels[split].items()}
-    if data.annotations and data.without_files:
-        path = feature_folders(config.data_root)[0] / BLOCK_LIST
-        contents[path] = block_list(data.without_files)
+    missing = feature_folders(config.data_root)[0] / BLOCK_LIST
+    if data.annotations and (data.without_files or missing.exists()):
+        contents[missing] = block_list(data.without_files)
     return contents
 
 

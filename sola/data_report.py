@@ -124,6 +124,9 @@ def _sums(file: FeatureFile) -> tuple[np.ndarray, float, int] | None:
 def report(data: DataSet, figures: ValueFigures, bad_files: dict[str, str]) -> str:
     """Lines on everything that --check looks at. bad_files: path -> what is wrong with it."""
     lines = list(itertools.chain(*(_of_split(data, split) for split in SPLITS)))
+    both = sorted(data.videos["training"].keys() & data.videos["validation"].keys())
+    if both:
+        lines.append(f"warning: in training and in validation: {named(both)}")
     width = data.files[0].shape[1]
     if width != data.config.in_feature_dim:
         lines.append(f"warning: in_feature_dim is {data.config.in_feature_dim}, not {width}")
@@ -167,6 +170,7 @@ def _of_split(data: DataSet, split: str) -> list[str]:
 
 def _of_annotations(data: DataSet) -> list[str]:
     lines = []
+    split_of = {id(data.annotations[v]): s for v, s in splits_of(data.annotations).items()}
     if data.without_files:
         lines.append(f"annotated, without features: {named(data.without_files)}")
     for split in SPLITS:
@@ -174,6 +178,20 @@ def _of_annotations(data: DataSet) -> list[str]:
         if without:
             lines.append(f"{split} without annotation, so without labels: {named(without)}")
         labels = data.labels[split]
+        entries = data.annotated[split].items()
+        others = [video for video, entry in entries if split_of.get(id(entry)) != split]
+        if others:
+            lines.append(f"warning: in {split}, of another subset by annotation: {named(others)}")
+        backward = [
+            video
+            for video, entry in entries
+            if any(action.end <= action.start for action in entry.actions)
+        ]
+        if backward:
+            lines.append(
+                f"warning: {split} with segments that do not end after their start: "
+                f"{named(backward)}"
+            )
         if not labels:
             lines.append(f"warning: no {split} video is annotated, so no labels are written")
         if labels:

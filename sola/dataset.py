@@ -107,7 +107,10 @@ def video_paths(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def open_split(
-    data_root: str | Path, split: str, feature_dim: int, bad_files: BadFiles | None = None
+    data_root: str | Path,
+    split: str,
+    feature_dim: int | None,
+    bad_files: BadFiles | None = None,
 ) -> Split:
     """Find a split's feature files and read their headers; all values, too, to skip bad ones.
 

@@ -26,8 +26,8 @@ from sola.encode import batches_of_videos, encode_video
 from sola.encoder import Encoder, check_width, open_encoder
 from sola.files import FolderLock, clear_temporary
 from sola.formats import Form
-from sola.heads import HEADS, write_for_head
-from sola.manifest import MANIFEST, Manifest, Video
+from sola.heads import HEADS, Written, write_for_head
+from sola.manifest import Manifest, Video, files_beside
 from sola.pipeline import in_background
 from sola.ranks import (
     from_all_ranks,
@@ -90,9 +90,18 @@ def export_features(
         )
         encode_and_write(folder, encoder, manifest, batches)
         if target.head and is_first_rank():
-            shapes = {name: file.shape for split in splits for name, file in split.videos.items()}
-            names = [split.name for split in splits]
-            write_for_head(target.head, folder, target.form, names, shapes, annotations, target.fps)
+            written = Written(
+                folder=folder.absolute(),
+                form=target.form,
+                splits=[split.name for split in splits],
+                shapes={
+                    f"{manifest.form.prefix}{name}": file.shape
+                    for s in splits
+                    for name, file in s.videos.items()
+                },
+                fps=target.fps,
+            )
+            write_for_head(target.head, written, annotations)
     finally:
         lock.release()
     return folder
@@ -130,8 +139,14 @@ def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     target.form.write(output, features)
     print(f"{output}: {file.length} snippets")
     if target.head:
-        flat, shapes = dataclasses.replace(target.form, layout="flat"), {output.stem: file.shape}
-        write_for_head(target.head, output.parent, flat, [""], shapes, {}, target.fps)
+        written = Written(
+            folder=output.parent.absolute(),
+            form=dataclasses.replace(target.form, layout="flat"),
+            splits=[""],
+            shapes={output.stem: file.shape},
+            fps=target.fps,
+        )
+        write_for_head(target.head, written, {})
     return output
 
 
@@ -188,9 +203,12 @@ def open_sources(config: Config, encoder: Encoder, target: Target, bad: BadFiles
     if not names:
         raise DataError(f"--input: {folders[0]}: holds no .npy files, nor folders with any")
     splits = [Split(name, open_videos([f / name for f in folders], None, bad), 0) for name in names]
+    width = next(iter(splits[0].videos.values())).shape[1]
     for split in splits:
         for file in split.videos.values():
             check_width(file, encoder)
+            if file.shape[1] != width:
+                raise DataError(f"{file.path}: has {file.shape[1]} channels, others have {width}")
     return splits
 
 
@@ -209,7 +227,7 @@ def open_export(
     if annotations:
         compare(annotations, splits, target)
     data_root = target.source or config.data_root
-    form, names = target.form, [split.name for split in splits]
+    form, names = form_of(target, splits), [split.name for split in splits]
     places = {form.path(folder, name, "").parent for name in names} | {folder}
     inputs = [root / name for root in feature_folders(data_root) for name in ("", *names)]
     if {place.resolve() for place in places} & {path.resolve() for path in inputs}:
@@ -226,13 +244,15 @@ def open_export(
         "settings": encoder.settings,
         "skipped": bad_files.skipped,
     }
-    if annotations and HEADS[target.head].beside:
-        check_beside(folder / HEADS[target.head].beside, target)
+    beside = HEADS[target.head].beside if annotations else None
+    if beside:
+        about["beside"] = sorted({beside, *files_beside(folder)})
+        check_beside(folder / beside, target)
     names_of = {split.name: list(split.videos) for split in splits}
     may_replace = overwrite or target.output is None
     manifest = Manifest(folder, form, names_of, about, overwrite=overwrite, may_replace=may_replace)
     for place in places:
-        clear_temporary(place)
+        clear_temporary(place, f".{form.format}")
     videos = [
         Video(split.name, name, file, manifest.holds(split.name, name, file))
         for split in splits
@@ -250,6 +270,12 @@ def open_export(
     return splits, manifest, batches
 
 
+def form_of(target: Target, splits: Sequence[Split]) -> Form:
+    """The form of the target, but for a prefix that all names have already."""
+    has_prefix = all(name.startswith(target.form.prefix) for s in splits for name in s.videos)
+    return dataclasses.replace(target.form, prefix="") if has_prefix else target.form
+
+
 def compare(annotations: dict[str, Annotation], splits: Sequence[Split], target: Target) -> None:
     """Say how many videos are annotated, and warn of another rate than target.fps.
 
@@ -265,7 +291,7 @@ def compare(annotations: dict[str, Annotation], splits: Sequence[Split], target:
 
 def check_beside(path: Path, target: Target) -> None:
     """Raise SolaError when the file that a head wants beside its features is the user's."""
-    if path.exists() and not (path.parent / MANIFEST).exists():
+    if path.exists() and path.name not in files_beside(path.parent):
         raise SolaError(f"{path}: is not of this program; write to another folder")
     if Path(target.annotations).resolve() == path.resolve():
         raise SolaError(f"{target.annotations}: would be replaced; write to another folder")

@@ -56,10 +56,11 @@ def write_npy(path: str | Path, array: np.ndarray) -> None:
     write_atomically(path, header.getbuffer(), array.reshape(-1).view(np.uint8).data)
 
 
-def clear_temporary(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+def clear_temporary(folder: Path, suffix: str = "") -> None:
+    """Remove what a killed run left half-written, of files with a suffix."""
+    for temporary in folder.glob(f".*{suffix}.tmp"):
+        if temporary.is_file():
+            temporary.unlink(missing_ok=True)
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -41,7 +41,7 @@ class Form:
     def path(self, folder: Path, split: str, video: str) -> Path:
         """The file of a video."""
         place = folder / split if self.layout == "split" else folder
-        return place / f"{self.prefix}{video.removeprefix(self.prefix)}.{self.format}"
+        return place / f"{self.prefix}{video}.{self.format}"
 
     def is_written(self, path: Path, length: int, feature_dim: int) -> bool:
         """Whether the file of a video of T snippets is there; an npy one as it should be."""

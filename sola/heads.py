@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,62 +75,77 @@ HEADS = {
 }
 
 
-def write_for_head(
-    name: str,
-    folder: Path,
-    form: Form,
-    splits: Sequence[str],
-    shapes: dict[str, tuple[int, int]],
-    annotations: dict[str, Annotation],
-    fps: float,
-) -> None:
-    """Write what a head wants beside its features, from annotations; say what to set in it.
+@dataclass(frozen=True)
+class Written:
+    """Features that were written for a head.
 
-    splits: names of those written. shapes: video -> T, C of its input.
+    splits: names of those written. shapes: name of the feature file -> T, C of its input.
     """
-    from sola.annotations import block_list, find_annotation
-    from sola.files import write_atomically
 
-    head = HEADS[name]
-    longest = form.resize or max(length for length, _ in shapes.values())
-    places = dict.fromkeys(str(form.path(folder, split, "").parent) for split in splits)
+    folder: Path
+    form: Form
+    splits: Sequence[str]
+    shapes: dict[str, tuple[int, int]]
+    fps: float
+
+    def prefix(self, annotations: dict[str, Annotation]) -> str:
+        """What stands before the ids in all names: the form's, or ActivityNet's v_."""
+        for prefix in filter(None, (self.form.prefix, "v_")):
+            if all(name.startswith(prefix) for name in self.shapes):
+                return "" if any(name in annotations for name in self.shapes) else prefix
+        return ""
+
+
+def write_for_head(name: str, written: Written, annotations: dict[str, Annotation]) -> None:
+    """Say what to set in a head; write what it wants beside the features, from annotations."""
+    head, form, folder = HEADS[name], written.form, written.folder
+    longest = form.resize or max(length for length, _ in written.shapes.values())
+    places = dict.fromkeys(str(form.path(folder, split, "").parent) for split in written.splits)
+    prefix = written.prefix(annotations)
     print(
         head.advice.format(
             folder=folder,
             folders=" and ".join(places),
-            feature_dim=next(iter(shapes.values()))[1],
+            feature_dim=next(iter(written.shapes.values()))[1],
             max_seq_len=1 << max(longest - 1, 1).bit_length(),
             resize=form.resize or "T",
-            prefix=form.prefix,
-            fps=f"{fps:g}",
+            prefix=prefix,
+            fps=f"{written.fps:g}",
         )
     )
     usual = type(form)(**head.form)
     for option, value in dataclasses.asdict(form).items():
-        if value != getattr(usual, option):
-            print(
-                f"note: {option} is {value}, which {name} does not expect "
-                f"({getattr(usual, option)}): adapt its loader"
-            )
+        expected = getattr(usual, option)
+        if value != expected:
+            print(f"note: {option} is {value}, {name} expects {expected}: adapt its loader")
+    if usual.layout == "split" and written.splits == [""]:
+        print(f"note: {name} reads training/ and validation/, these are in one folder as the input")
     if head.beside and not annotations:
         print(f"note: {head.beside} is not written; --annotations=JSON makes it")
-    if head.beside == NUMERIC_ANNOTATIONS and annotations:
-        write_numeric(folder / NUMERIC_ANNOTATIONS, annotations, shapes, fps)
-    if head.beside == BLOCK_LIST and annotations:
-        there = {id(find_annotation(annotations, video)) for video in shapes}
-        missing = [video for video, entry in annotations.items() if id(entry) not in there]
-        write_atomically(folder / BLOCK_LIST, block_list(missing))
+    elif head.beside == NUMERIC_ANNOTATIONS:
+        write_numeric(written, annotations, prefix)
+    elif head.beside == BLOCK_LIST:
+        write_block_list(written, annotations)
 
 
-def write_numeric(
-    path: Path, annotations: dict[str, Annotation], videos: Iterable[str], fps: float
-) -> None:
-    """Write numeric_annotations of videos, and say what to set for them."""
-    from sola.annotations import label_numbers, numeric_annotations
+def write_block_list(written: Written, annotations: dict[str, Annotation]) -> None:
+    """Write which annotated videos have no features."""
+    from sola.annotations import block_list, find_annotation
     from sola.files import write_atomically
 
-    content = numeric_annotations(annotations, videos, fps)
-    entries = content["database"].values()
+    there = {id(find_annotation(annotations, video)) for video in written.shapes}
+    missing = [video for video, entry in annotations.items() if id(entry) not in there]
+    write_atomically(written.folder / BLOCK_LIST, block_list(missing))
+
+
+def write_numeric(written: Written, annotations: dict[str, Annotation], prefix: str) -> None:
+    """Write numeric_annotations of the videos written, and say what to set for them."""
+    from sola.annotations import is_renumbered, label_numbers, numeric_annotations
+    from sola.files import write_atomically
+
+    ids = [name.removeprefix(prefix) for name in written.shapes]
+    content = numeric_annotations(annotations, ids, written.fps, written.form.resize)
+    path, entries = written.folder / NUMERIC_ANNOTATIONS, content["database"].values()
     subsets = sorted({entry["subset"] for entry in entries})
     classes = max(label_numbers(annotations).values(), default=-1) + 1
     print(
@@ -142,4 +157,6 @@ def write_numeric(
             f"note: {len(annotations) - len(entries)} annotated videos without features or "
             "duration are not in it; a score against it leaves them out"
         )
+    if is_renumbered(annotations):
+        print("note: labels are renumbered, since not every segment has the label_id of its label")
     write_atomically(path, json.dumps(content).encode())

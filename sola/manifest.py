@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ class Manifest:
         """
         self.folder, self.form = folder, form
         self.content = {
+            "beside": [],
             **about,
             "form": dataclasses.asdict(form),
             "finished": False,
@@ -83,11 +83,12 @@ class Manifest:
                 unknown = outputs - listed - self._paths(splits)  # those are written anew
                 if unknown:
                     raise SolaError(f"{min(unknown)}: of unknown origin; move it away")
-                for path in outputs:
-                    os.unlink(path)
+                for path in outputs | listed:
+                    path.unlink(missing_ok=True)
                 print(f"{folder}: features of another {' and '.join(other)} removed", flush=True)
             elif not overwrite:
                 self.content["features"] |= earlier["features"]
+            self.content["beside"] = about.get("beside", earlier["beside"])
         self.save()
         self.saved_at = time.monotonic()
 
@@ -140,11 +141,21 @@ def _same_folders(*contents: dict[str, Any]) -> bool:
     return first == second
 
 
+def files_beside(folder: Path) -> list[str]:
+    """Names of the files that this program has written beside the features of a folder."""
+    path = folder / MANIFEST
+    return _read_manifest(path)["beside"] if path.exists() else []
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path))
         content.setdefault("form", dataclasses.asdict(Form()))
+        content.setdefault("beside", [])
         videos = content["features"].values()
+        for split, names in content["features"].items():
+            if any("/" in name or name in (".", "..") for name in (split, *names)):
+                raise ValueError("a name that is a path")
         is_text = isinstance(content["data_root"], str)
         if all(isinstance(v, dict) for v in videos) and content.keys() >= set(ORIGIN) and is_text:
             return content

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import itertools
 import math
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -28,9 +29,13 @@ from sola.data_report import DataSet, report, value_figures
 from sola.dataset import (
     SPLITS,
     BadFiles,
+    Split,
     feature_folders,
+    has_labels,
     index_file,
+    open_split,
     open_videos,
+    subset_of,
     video_paths,
 )
 from sola.runtime import ArgumentParser, check_fps, random_generator, run_script
@@ -66,8 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         videos = find_features(sources, annotations, bad_files)
     else:
         config, sources = load_config(options.yaml_path, options.settings), None
-        folders = feature_folders(config.data_root)
-        videos = {s: open_videos([f / s for f in folders], None, bad_files) for s in SPLITS}
+        videos = {s: open_split(config.data_root, s, None, bad_files).videos for s in SPLITS}
     leave_out_other_widths(videos, bad_files)
     lengths = {v: file.length for split in SPLITS for v, file in videos[split].items()}
     annotated = match(annotations, lengths) if annotations else {}
@@ -77,6 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
         data = dataclasses.replace(data, config=sized(data, options.settings))
     figures = value_figures(data.files, everything=options.all_values)
     print(report(data, figures, bad_files.skipped))
+    if options.features and fps and not data.fps_is_given and window_of(fps) != window_of(2.0):
+        print(f"note: the window is that of 2 snippets a second; give --fps={fps:g} for these")
     if options.check:
         return
     rate = wrong_rate(annotated, lengths, fps) if annotated else None
@@ -92,7 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
         },
     )
     write(data, sources, options)
-    print(f"next: python main_simsiam.py --yaml_path={options.yaml_path}")
+    settings = [] if options.features else options.settings  # else they are in the YAML
+    command = ["python", "main_simsiam.py", f"--yaml_path={options.yaml_path}", *settings]
+    print("next:", shlex.join(command))
 
 
 def new_config(options: argparse.Namespace) -> tuple[Config, dict[str, list[Path]]]:
@@ -107,6 +115,13 @@ def new_config(options: argparse.Namespace) -> tuple[Config, dict[str, list[Path
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"--features: {folder}: no such folder")
+    split_folders = [folder / split for folder in folders for split in SPLITS]
+    is_split = any(folder.is_dir() for folder in split_folders)
+    absent = [folder for folder in split_folders if not folder.is_dir()]
+    if is_split and absent:
+        raise DataError(
+            f"--features: {absent[0]}: no such folder, though there are of another split"
+        )
     suffixes = ["", *(f"_{number}" for number in range(2, len(folders) + 1))]
     home = home_of(options)
     config = Config(
@@ -115,7 +130,6 @@ def new_config(options: argparse.Namespace) -> tuple[Config, dict[str, list[Path
         label_base=str(home / "labels"),
         visualizing_dir=",".join(str(home / f"visualizing{suffix}") for suffix in suffixes),
     )
-    is_split = all((folders[0] / split).is_dir() for split in SPLITS)
     return config, {s: [f / s for f in folders] if is_split else folders for s in SPLITS}
 
 
@@ -196,8 +210,14 @@ def refuse_unusable(data: DataSet, bad_files: BadFiles) -> None:
             "on_bad_file=skip"
         )
     for split in SPLITS:
-        if all(file.path in bad_files.skipped for file in data.videos[split].values()):
+        usable = [f for f in data.videos[split].values() if f.path not in bad_files.skipped]
+        if not usable:
             raise DataError(f"{split}: no usable file")
+        window = data.config.sampling_duration
+        if split == "training" and all(file.length <= window for file in usable):
+            raise DataError(
+                f"training: no video is longer than sampling_duration, {window} snippets"
+            )
 
 
 def write(
@@ -213,16 +233,34 @@ def write(
         about = "# Made by python -m sola.prepare. yamls/hacs_canonical.yaml explains every key.\n"
         contents = {Path(options.yaml_path): (about + data.config.to_yaml()).encode()} | contents
         links, home = links_to_features(data, sources) | drawn, home_of(options)
+        if not all(data.annotated.values()) and has_labels(data.config.label_base):
+            place = data.config.label_base
+            print(f"warning: the labels in {place} stay and are used; remove them if unwanted")
     else:
         for split, kind in itertools.product(SPLITS, ("duration", "subset_list")):
             path = index_file(data.config.data_root, split, kind)
             if path.exists() and not (options.overwrite and kind == "duration"):
                 del contents[path]
                 print(f"{path}: stays as it is")
+        if all(data.annotated.values()):
+            check_subsets(data)
         visualizing = feature_folders(data.config.visualizing_dir)
         has_some = video_paths([folder for folder in visualizing if folder.is_dir()])
         links, home = {} if has_some else drawn, None
     write_all(contents, links, home=home, overwrite=options.overwrite)
+
+
+def check_subsets(data: DataSet) -> None:
+    """Raise DataError when a subset list, which stays, names a video that gets no labels."""
+    for split in SPLITS:
+        subset = subset_of(data.config.data_root, Split(split, data.videos[split], 0), 0)
+        without = [video for video in subset if video not in data.labels[split]]
+        path = index_file(data.config.data_root, split, "subset_list")
+        if path.exists() and without:
+            raise DataError(
+                f"{path}: {len(without)} of its {len(subset)} videos are not annotated, first "
+                f"{without[0]}; move it away to have one made"
+            )
 
 
 def sized(data: DataSet, settings: list[str]) -> Config:

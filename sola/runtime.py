@@ -109,6 +109,9 @@ class ArgumentParser(argparse.ArgumentParser):
     def parse(self, arguments: list[str] | None) -> argparse.Namespace:
         """Parse; options and KEY=VALUE in any order, --device among the latter in `settings`."""
         options = self.parse_intermixed_args(arguments)
+        for name, value in vars(options).items():
+            if value == "" and name != "prefix":
+                self.error(f"--{name}: is empty")
         device = [] if options.device is None else [f"device={options.device}"]
         options.settings = options.overrides + device
         return options

@@ -84,6 +84,38 @@ def test_index_files_of_the_original_stay(workplace, annotations, capsys):
     assert pickle.loads(durations.read_bytes()) == listed
 
 
+def test_index_files_that_stay_are_held_against_the_data(workplace, annotations):
+    write_index_files(workplace)
+    (workplace / "evaluation").rename(workplace / "given")
+    del annotations["t5"]
+    file = write(workplace / "a.json", annotations)
+    with pytest.raises(SolaError, match=r"training_subset_list\.pkl: 1 of its 13 .* first t5"):
+        run(f"--annotations={file}", yaml="tiny.yaml")
+    durations = workplace / "HACS_DATA/training_duration.pkl"
+    listed = pickle.loads(durations.read_bytes())
+    durations.write_bytes(pickle.dumps(listed | {"t6.npy": 99}))
+    with pytest.raises(SolaError, match=r"t6\.npy: has .* where the duration pickle says"):
+        run(f"--annotations={file}", yaml="tiny.yaml")
+    assert not (workplace / "evaluation").exists()
+
+
+def test_what_is_no_longer_so_does_not_stay(workplace, annotations, capsys):
+    file = write(workplace / "a.json", annotations)
+    missing = workplace / "flat/v_t5.npy"
+    arguments = [flat_folder(workplace), f"--annotations={file}", "--overwrite"]
+    target = missing.resolve()
+    missing.unlink()
+    run(*arguments)
+    listed = workplace / "new_data/features/missing_files.txt"
+    assert listed.read_text() == "t5\n"
+    missing.symlink_to(target)
+    run(*arguments)
+    assert listed.read_text() == ""
+    assert "warning" not in capsys.readouterr().out
+    run(arguments[0], "--overwrite")
+    assert "warning: the labels in new_data/labels stay and are used" in capsys.readouterr().out
+
+
 def test_labels_of_another_dtype_are_the_same_labels(workplace, annotations):
     (workplace / "evaluation").rename(workplace / "given")
     file = write(workplace / "a.json", annotations)

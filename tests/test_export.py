@@ -179,6 +179,12 @@ def test_an_output_named_by_the_user_is_not_emptied_unasked(workplace, trained, 
     export_features(trained, "4", target, overwrite=True)
     assert "features of another sha256 removed" in capsys.readouterr().out
     assert len(files_of(workplace / "mine")) == 21
+    (workplace / "mine/.x.tmp").write_text("of the user")
+    (workplace / "one/training").mkdir(parents=True)
+    shutil.copy("HACS_DATA/training/t5.npy", "one/training/t5.npy")
+    export_features(trained, "4", export.Target(output="mine", source="one"), overwrite=True)
+    assert [path.name for path in files_of(workplace / "mine")] == ["t5.npy"]  # of both splits
+    assert (workplace / "mine/.x.tmp").read_text() == "of the user"
 
 
 def test_the_same_input_may_be_written_otherwise(workplace, trained, capsys):
@@ -207,7 +213,9 @@ def test_features_of_unknown_origin_are_left_alone(workplace, trained):
 
 def test_a_damaged_manifest_is_refused(trained):
     folder = export_features(trained, "2")
-    for content in ("", "[]", "{", '{"sha256": 3, "features": {}}', "[" * 10000):
+    good = json.loads((folder / "manifest.json").read_text())
+    path_like = json.dumps(good | {"features": {"training": {"../../precious": 3}}})
+    for content in ("", "[]", "{", '{"sha256": 3, "features": {}}', "[" * 10000, path_like):
         (folder / "manifest.json").write_text(content)
         with pytest.raises(SolaError, match=r"manifest\.json: damaged"):
             export_features(trained, "2")

@@ -103,7 +103,7 @@ def test_actionformer_reads_one_flat_folder_and_its_json(workplace, expected, ca
         (1, 1.5, 3.0),
     ]
     output = capsys.readouterr().out
-    assert f"json_file: {folder.relative_to(workplace)}/annotations.json" in output
+    assert f"json_file: {folder}/annotations.json" in output
     assert "file_prefix: ''" in output
     assert "default_fps: 1.5" in output
     assert "1 videos; train_split and val_split are of ['train'], num_classes: 2" in output
@@ -112,7 +112,7 @@ def test_actionformer_reads_one_flat_folder_and_its_json(workplace, expected, ca
     assert "annotations.json is not written; --annotations=JSON" in capsys.readouterr().out
 
 
-def test_label_ids_of_the_file_stay(workplace, trained):
+def test_label_ids_of_the_file_stay(workplace, trained, capsys):
     actions = [
         {"label": label, "label_id": number, "segment": [1, 2]}
         for label, number in (("swim", 3), ("dive", 7))
@@ -122,8 +122,10 @@ def test_label_ids_of_the_file_stay(workplace, trained):
     path = workplace / "transformed_features/tiny_2_actionformer/annotations.json"
     (entry,) = json.loads(path.read_text())["database"].values()
     assert [action["label_id"] for action in entry["annotations"]] == [3, 7]
+    assert "renumbered" not in capsys.readouterr().out
     actions[1]["label_id"] = None  # then none is trusted
     process("--for=actionformer", f"--annotations={write(workplace / 'a.json', database)}")
+    assert "note: labels are renumbered" in capsys.readouterr().out
     (entry,) = json.loads(path.read_text())["database"].values()
     assert [action["label_id"] for action in entry["annotations"]] == [1, 0]
 
@@ -146,7 +148,53 @@ def test_a_users_file_beside_the_features_is_not_replaced(workplace, trained, he
         process(f"--for={head}", f"--annotations={file}", "--output=mine")
     assert [path.name for path in (workplace / "mine").iterdir()] == [name]
     process("--output=mine")  # it is not in the way of anything
+    with pytest.raises(SolaError, match=r"is not of this program|in another form"):
+        process(f"--for={head}", f"--annotations={file}", "--output=mine")
     assert (workplace / "mine" / name).read_text() == "precious"
+    process(f"--for={head}", f"--annotations={file}", "--output=new")
+    process(f"--for={head}", f"--annotations={file}", "--output=new")
+
+
+def test_names_that_begin_with_v_(workplace, trained, capsys):
+    """What heads look for is <prefix><id>; an id of YouTube may begin with v_ itself."""
+    entry = {"subset": "training", "duration": 9.5, "annotations": []}
+    file = write(workplace / "a.json", {"a": entry, "b": entry})
+    for folder, names in (("all", ("v_a", "v_b")), ("some", ("v_a", "a"))):
+        (workplace / folder).mkdir()
+        for name in names:
+            np.save(workplace / folder / name, np.zeros((len(name) + 8, FEATURE_DIM), np.float32))
+    process("--for=bmn", "--input=all", "--output=bmn_all", "--format=npy")
+    process("--for=bmn", "--input=some", "--output=bmn_some", "--format=npy")
+    written = {path.relative_to(workplace) for path in workplace.glob("bmn*/*/*.npy")}
+    assert {str(path) for path in written} == {
+        "bmn_all/csv_mean_100/v_a.npy",
+        "bmn_all/csv_mean_100/v_b.npy",
+        "bmn_some/csv_mean_100/v_v_a.npy",
+        "bmn_some/csv_mean_100/v_a.npy",
+    }
+    capsys.readouterr()
+    process("--for=opentad", "--input=all", "--output=opentad", f"--annotations={file}")
+    assert "prefix: 'v_'" in capsys.readouterr().out
+    process("--for=actionformer", "--input=all", "--output=actionformer", f"--annotations={file}")
+    assert "file_prefix: 'v_'" in capsys.readouterr().out
+    content = json.loads((workplace / "actionformer/annotations.json").read_text())
+    assert content["database"].keys() == {"a", "b"}
+    file = write(workplace / "a.json", {"v_a": entry, "v_b": entry})
+    process("--for=opentad", "--input=all", "--output=opentad", f"--annotations={file}")
+    assert "prefix: ''" in capsys.readouterr().out
+
+
+def test_a_flat_folder_for_a_head_that_reads_splits_is_said(workplace, trained, capsys):
+    process("--for=tridet", "--input=HACS_DATA/training", "--output=flat")
+    assert "note: tridet reads training/ and validation/, these are" in capsys.readouterr().out
+
+
+def test_resized_snippets_have_a_rate_of_their_own_in_each_video(workplace, trained):
+    database = {"t5": {"subset": "training", "duration": 10, "annotations": []}}
+    file = write(workplace / "a.json", database)
+    process("--for=actionformer", f"--annotations={file}", "--resize=25", "--output=new")
+    (entry,) = json.loads((workplace / "new/annotations.json").read_text())["database"].values()
+    assert entry["fps"] == 2.5
 
 
 def test_bmn_reads_csv_of_100_bins(workplace, expected):
@@ -206,12 +254,12 @@ def test_options_win_over_the_head_and_name_the_folder(workplace, expected, caps
     pooled = bmn_pool(expected["training"]["t5"], bins=20)
     np.testing.assert_allclose(array, pooled, atol=2e-2)
     output = capsys.readouterr().out
-    assert "note: format is npy, which bmn does not expect (csv)" in output
+    assert "note: format is npy, bmn expects csv: adapt its loader" in output
     assert "[20, 16]" in output
     assert "temporal_scale: 20" in output
     process("--for=opentad", "--layout=flat", "--prefix=v_")
     output = capsys.readouterr().out
-    assert "data_path: transformed_features/tiny_2_flat_v_, prefix: 'v_'" in output
+    assert "transformed_features/tiny_2_flat_v_, prefix: 'v_'" in output
     process("--resize=20")
     linear = np.load(workplace / "transformed_features/tiny_2_20/training/t5.npy")
     assert abs(linear - resize_linear(expected["training"]["t5"], 20)).max() < 1e-5
@@ -278,6 +326,7 @@ def test_two_folders_are_joined_on_channels(workplace, trained, capsys):
         (["--prefix=../"], "beginning of a file's name"),
         (["--resize=0"], r"1\.\.100000"),
         (["--fps=nan"], "--fps"),
+        (["--input=widths", "--output=x", "--load_model=0"], "has 7 channels, others have 16"),
         (["--resize_mode=pool"], "needs --resize"),
         (["--annotations=tiny.yaml"], "give --for"),
         (["--for=opentad", "--annotations=other.json"], "'zz', has the name of .* 't0'"),
@@ -295,6 +344,9 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, trained, ar
     (workplace / "mixed/part").mkdir(parents=True)
     for path, value in (("a", 1.0), ("part/b", 1.0), ("nan", np.nan)):
         np.save(workplace / f"mixed/{path}.npy", np.full((9, FEATURE_DIM), value, np.float32))
+    (workplace / "widths").mkdir()
+    for channels in (7, 16):
+        np.save(workplace / f"widths/{99 - channels}.npy", np.ones((9, channels), np.float32))
     before = contents(workplace)
     with pytest.raises(SolaError, match=words):
         process(*arguments)
@@ -356,7 +408,7 @@ def test_an_h5_cannot_have_any_name(tmp_path):
 
 def test_a_single_file_for_a_head(workplace, expected, capsys):
     process("--input=HACS_DATA/training/t5.npy", "--output=new/v_t5.csv", "--for=bmn")
-    assert "feature_path: new, files v_<id>.csv" in capsys.readouterr().out
+    assert f"feature_path: {workplace}/new, files v_<id>.csv" in capsys.readouterr().out
     table = np.loadtxt(workplace / "new/v_t5.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(table, bmn_pool(expected["training"]["t5"]), atol=1e-5)
 

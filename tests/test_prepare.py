@@ -226,6 +226,28 @@ def test_names_are_printed_so_that_they_do_no_harm(workplace, annotations, capsy
     assert "\x1b" not in capsys.readouterr().out
 
 
+def test_what_is_odd_in_the_splits_is_said(workplace, annotations, capsys):
+    (workplace / "HACS_DATA/validation/t5.npy").symlink_to(
+        (workplace / "HACS_DATA/training/t5.npy").resolve()
+    )
+    annotations["t6"]["annotations"] = [{"label": "x", "segment": [5, 3]}]
+    run("--features=HACS_DATA", f"--annotations={write(workplace / 'a.json', annotations)}")
+    report = capsys.readouterr().out
+    assert "warning: in training and in validation: 1 (t5)" in report
+    assert "warning: in validation, of another subset by annotation: 1 (t5)" in report
+    assert "warning: training with segments that do not end after their start: 1 (t6)" in report
+
+
+def test_the_next_command_trains_on_what_was_prepared(workplace, capsys):
+    (workplace / "HACS_DATA").rename(workplace / "my data")
+    run("data_root=my data", yaml="tiny.yaml")
+    next_line = capsys.readouterr().out.splitlines()[-1]
+    assert next_line == "next: python main_simsiam.py --yaml_path=tiny.yaml 'data_root=my data'"
+    run("--features=my data", "epoch=3", yaml="my new.yaml")
+    next_line = capsys.readouterr().out.splitlines()[-1]
+    assert next_line == "next: python main_simsiam.py '--yaml_path=my new.yaml'"
+
+
 def test_the_window_keeps_its_seconds():
     canonical = dataclasses.asdict(Config(exp_name="x"))
     assert window_of(2.0).items() <= canonical.items()
@@ -247,6 +269,8 @@ def test_only_a_given_rate_changes_the_window(workplace, annotations, capsys, ra
     run("--features=HACS_DATA", f"--annotations={file}")
     assert said in capsys.readouterr().out
     assert load_config("new.yaml").sampling_duration == 23
+    run("--features=HACS_DATA", f"--annotations={file}", "--check")
+    assert ("give --fps=4 for these" in capsys.readouterr().out) == (rate == 4.02)
     run("--features=HACS_DATA", f"--annotations={file}", f"--fps={rate}", "--overwrite")
     assert load_config("new.yaml").sampling_duration == 11 * round(rate) + 1
 
@@ -271,6 +295,8 @@ def test_ids_are_never_paths(workplace, annotations):
     [
         (["--features=nowhere"], "nowhere: no such folder"),
         (["--features=HACS_DATA", "--fps=0"], "--fps"),
+        (["--features=half"], "half/validation: no such folder"),
+        (["--features=HACS_DATA", "sampling_duration=999"], "no video is longer than"),
         (["--features=HACS_DATA", "--annotations=one.json", "--fps=4"], "T / duration is 2 snip"),
         (["--features=HACS_DATA", "--annotations=zz.json", "--fps=2"], "'zz', has the name of"),
         (["--features=HACS_DATA", "--annotations=keys.json"], "bad entry of 'v6': lacks 'subset'"),
@@ -293,6 +319,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, arguments, 
     duration = len(np.load(workplace / "HACS_DATA/validation/v6.npy")) / 2
     entry = {"subset": "training", "duration": duration, "annotations": []}
     write(workplace / "one.json", {"v6": entry})
+    (workplace / "half/training").mkdir(parents=True)
     write(workplace / "zz.json", {"zz": entry})
     write(workplace / "keys.json", {"v6": {"annotations": []}})
     before = contents(workplace)
