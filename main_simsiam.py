@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"--load_model={best['epoch'] if best else 'last'}",
         *map(shlex.quote, options.overrides),
     ]
+    print(f"pictures: {config.picture_folder}/")
     print("next:", " ".join(command))
 
 

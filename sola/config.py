@@ -17,7 +17,11 @@ MAX_YAML_BYTES = 100_000
 LARGEST_NUMBER = 10**20  # whole; what is larger counts as text, since it may be too long to print
 IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
 SMALLEST = {"seed": 0, "num_workers": 0, "step_start": 0, "tsm_size": 2}
-SMALLEST |= {"mlp_layer_num": 0, "eval_momentum": 0.0}  # whole numbers else: 1; others: above 0
+SMALLEST |= {
+    "mlp_layer_num": 0,
+    "eval_momentum": 0.0,
+    "visualizing_fps": 0.0,
+}  # whole numbers else: 1; others: above 0
 LARGEST = {"seed": 2**63 - 1, "mlp_layer_num": 3, "eval_momentum": 0.999999, "num_workers": 1024}
 
 
@@ -75,6 +79,7 @@ class Config:
     learning_rate: float = 1e-4
     saving_epoch: int = 10
     visualizing_step: int = 25
+    visualizing_fps: float = 2.0
     # linear probe
     eval_protocol: str = "logistic_regression"
     eval_snippets: int = 50_000

@@ -1,106 +1,173 @@
-"""TSM sheets: what the module does to the temporal self-similarity of a video."""
+"""Curves of runs, from their metrics.jsonl alone: python -m sola.plots RUN [RUN ...]"""
 
-import io
-from collections.abc import Sequence
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from sola.config import load_config
+from sola.figures import save_figure, short
+from sola.metrics import Record, read_records
+from sola.runtime import ScriptParser, SolaError, run_script
 
-from sola.files import write_atomically
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-MAX_PIXELS = 200  # of a TSM's side, less than a panel has; longer TSMs are pooled
-VIDEOS_PER_ROW = 2
-ACTION_COLOUR = "#d62728"
+CURVES = "curves.png"
+METRICS = "metrics.jsonl"
+COLUMNS = 4
+FEW_POINTS = 30  # which get a mark each
 
 
 @dataclass(frozen=True)
-class VideoPicture:
-    """One video of a sheet: features before and after [T, C], labels bool [T] when known."""
+class Panel:
+    """One figure of the records over the epochs.
 
-    name: str
-    features: np.ndarray
-    sola_features: np.ndarray
-    labels: np.ndarray | None
+    levels: text of a horizontal line -> the field that it is at. spread: field with the half width
+    of a band. is_probed: of evaluations, with a line at those of the untouched features, epoch 0.
+    """
 
-
-def self_similarity(features: np.ndarray) -> np.ndarray:
-    """Cosine of every snippet with every other: [T, C] -> [T, T]."""
-    features = features.astype(np.float64)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / np.maximum(norms, 1e-12)
-    return directions @ directions.T
+    title: str
+    field: str
+    levels: Mapping[str, str]
+    spread: str | None = None
+    is_probed: bool = False
 
 
-def pool(tsm: np.ndarray, side: int = MAX_PIXELS) -> np.ndarray:
-    """Average a TSM [T, T] over blocks so that no side is longer than this; short ones stay."""
-    length = len(tsm)
-    if length <= side:
-        return tsm
-    edges = np.linspace(0, length, side + 1).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(tsm, edges[:-1], axis=0), edges[:-1], axis=1)
-    counts = np.diff(edges)
-    return sums / np.outer(counts, counts)
+PANELS = (
+    Panel("loss", "loss", {"plateau": "loss_plateau", "floor": "loss_floor"}),
+    Panel("probe: accuracy", "accuracy", {"larger class": "majority_share"}, is_probed=True),
+    Panel("probe: balanced accuracy", "balanced_accuracy", {}, is_probed=True),
+    Panel("probe: ROC-AUC", "roc_auc", {}, is_probed=True),
+    Panel("tanh(alpha), weight of the update", "tanh_alpha", {}),
+    Panel("size of the update / of its input", "update_ratio", {}),
+    Panel("predicted cosines: mean, spread", "cosine_mean", {}, spread="cosine_std"),
+    Panel("probe: average precision", "average_precision", {}, is_probed=True),
+)
 
 
-def draw_tsm_sheet(path: str | Path, title: str, videos: Sequence[VideoPicture]) -> None:
-    """Input TSM and SoLa TSM of each video side by side, on one colour scale, as a PNG."""
+def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
+    """The curves of runs, name -> records as of metrics.jsonl, one colour each."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(videos) // VIDEOS_PER_ROW)
-    figure = Figure(
-        figsize=(3.1 * 2 * VIDEOS_PER_ROW + 0.8, 3.3 * rows + 0.9), layout="constrained"
+    rows = len(PANELS) // COLUMNS
+    figure = Figure(figsize=(3.6 * COLUMNS, 2.9 * rows + 0.5), dpi=100)
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.09, top=0.86, wspace=0.26, hspace=0.36)
+    for panel, axes in zip(PANELS, figure.subplots(rows, COLUMNS).flat, strict=True):
+        axes.set_title(panel.title, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.25, linewidth=0.5)
+        drawn = [_draw(axes, panel, records, f"C{i}") for i, records in enumerate(runs.values())]
+        _draw_levels(axes, panel, runs.values())
+        if not any(drawn):
+            what = "no linear probe was run" if panel.is_probed else "not on record yet"
+            axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", fontsize=8)
+        if axes.get_subplotspec().is_last_row():
+            axes.set_xlabel("epoch", fontsize=8)
+    names = [short(name) for name in runs]
+    figure.suptitle(
+        f"Training of {names[0]}" if len(runs) == 1 else "Trainings", fontsize=11, y=0.985
     )
-    figure.suptitle(title)
-    panels = figure.subplots(rows, 2 * VIDEOS_PER_ROW, squeeze=False)
-    for panel in panels.flat[2 * len(videos) :]:
-        panel.set_axis_off()
-    for index, video in enumerate(videos):
-        row, column = divmod(index, VIDEOS_PER_ROW)
-        before, after = panels[row, 2 * column : 2 * column + 2]
-        length = len(video.features)
-        image = _draw_tsm(before, self_similarity(video.features), video.labels)
-        _draw_tsm(after, self_similarity(video.sola_features), video.labels)
-        name = _short(video.name)
-        before.set_title(f"{name} (T = {length}): input", fontsize=8)
-        after.set_title(f"{name}: SoLa", fontsize=8)
-        before.set_ylabel("snippet", fontsize=8)
-    bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 2.5 / rows), aspect=30, pad=0.01)
-    bar.set_label("cosine similarity of two snippets", fontsize=9)
-    if any(video.labels is not None for video in videos):
-        figure.supxlabel("snippet (red along the axes: action segments)", fontsize=9)
-    else:
-        figure.supxlabel("snippet", fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    write_atomically(path, buffer.getbuffer())
-
-
-def _draw_tsm(panel, tsm: np.ndarray, labels: np.ndarray | None):
-    length = len(tsm)
-    extent = (0, length, length, 0)
-    image = panel.imshow(
-        pool(tsm), vmin=-1, vmax=1, cmap="viridis", extent=extent, interpolation="nearest"
+    handles = [_line(f"C{number}") for number in range(len(runs))] if len(runs) > 1 else []
+    handles += [_line("black", linestyle="--")]
+    labels = (names if len(runs) > 1 else []) + ["untouched features (epoch 0)"]
+    figure.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.955),
+        ncols=6,
+        fontsize=8,
+        frameon=False,
     )
-    panel.locator_params(integer=True, min_n_ticks=1)  # no half snippets on short videos
-    panel.tick_params(labelsize=7)
-    if labels is not None:
-        strip = 0.04 * length  # outside the TSM, along its top and left
-        for start, end in segments(labels):
-            panel.fill_between([start, end], -strip, -strip / 4, color=ACTION_COLOUR, linewidth=0)
-            panel.fill_betweenx([start, end], -strip, -strip / 4, color=ACTION_COLOUR, linewidth=0)
-        panel.set(xlim=(-strip, length), ylim=(length, -strip))
-    for side in panel.spines.values():
-        side.set_visible(False)
-    return image
+    return figure
 
 
-def segments(labels: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of true labels [T] as (start, end) with end exclusive."""
-    edges = np.flatnonzero(np.diff(labels.astype(np.int8), prepend=0, append=0))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+def _draw(axes: Axes, panel: Panel, records: Sequence[Record], colour: str) -> bool:
+    """Draw a run's line in a panel; whether there is any."""
+    kind = "evaluation" if panel.is_probed else "epoch"
+    points = [r for r in records if r["record"] == kind and panel.field in r]
+    if not points:
+        return False
+    epochs, values = ([r[name] for r in points] for name in ("epoch", panel.field))
+    mark = "." if panel.is_probed or len(points) <= FEW_POINTS else ""
+    axes.plot(epochs, values, color=colour, marker=mark, linewidth=1.2)
+    if panel.is_probed and epochs[0] == 0:
+        axes.axhline(values[0], color=colour, linestyle="--", linewidth=0.9)
+    if panel.spread and all(panel.spread in r for r in points):
+        spreads = [r[panel.spread] for r in points]
+        low, high = (
+            [v + sign * s for v, s in zip(values, spreads, strict=True)] for sign in (-1, 1)
+        )
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    return True
 
 
-def _short(name: str) -> str:
-    name = name if len(name) <= 20 else f"{name[:9]}…{name[-10:]}"
-    return name.replace("$", r"\$")  # no mathematical text
+def _draw_levels(axes: Axes, panel: Panel, runs: Iterable[Sequence[Record]]) -> None:
+    """Draw a panel's levels; one far below the curves as an arrow, so that these are seen."""
+    kind = "evaluation" if panel.is_probed else "epoch"
+    records = [r for run in runs for r in run if r["record"] == kind and panel.field in r]
+    values = [record[panel.field] for record in records]
+    for text, field in panel.levels.items():
+        levels = sorted({record[field] for record in records if field in record})
+        for level in levels:
+            axes.axhline(level, color="0.4", linestyle=":", linewidth=1)
+        if not levels:
+            continue
+        place = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "0.3"}
+        span = max(values) - min(values)
+        if panel.is_probed and span > 0 and min(values) - levels[-1] > 2 * span:
+            axes.set_ylim(min(values) - 0.2 * span, max(values) + 0.1 * span)
+            text = f"{text}: {levels[-1]:.3f} \N{DOWNWARDS ARROW}"
+            axes.text(0.99, 0.02, text, transform=axes.transAxes, **place)
+        else:
+            axes.text(0.99, levels[-1], text, transform=axes.get_yaxis_transform(), **place)
+
+
+def _line(colour: str, **style: str):
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, linewidth=1.2, **style)
+
+
+def read_runs(paths: Sequence[str]) -> dict[str, list[Record]]:
+    """Name -> records of runs given as their folders or metrics.jsonl. Raises SolaError."""
+    files = [Path(path) / METRICS if Path(path).is_dir() else Path(path) for path in paths]
+    names = [file.absolute().parent.name for file in files]
+    if len(set(names)) < len(names):
+        names = [str(file.parent) for file in files]
+    runs = {}
+    for name, file in zip(names, files, strict=True):
+        if not file.exists():
+            raise SolaError(f"{file}: no such file; name the folder of a run, models/<exp_name>")
+        runs[name] = read_records(file)
+        if not runs[name]:
+            raise SolaError(f"{file}: holds no records yet")
+    return runs
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = ScriptParser(description="Draw the curves of runs from their metrics.jsonl.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="models/<exp_name>")
+    parser.add_argument(
+        "--output",
+        metavar="PNG",
+        help="default: where the run itself draws them; for several runs curves.png here",
+    )
+    options = parser.parse_args(arguments)
+    runs = read_runs(options.runs)
+    output = Path(options.output or CURVES)
+    settings = Path(options.runs[0]) / "config.yaml"
+    if options.output is None and len(runs) == 1 and settings.is_file():
+        output = load_config(settings).picture_folder / CURVES
+    save_figure(output, curves(runs))
+    print(f"{output}: curves of {', '.join(runs)}")
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

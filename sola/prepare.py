@@ -272,6 +272,7 @@ def sized(data: DataSet, settings: list[str]) -> Config:
     """
     width = statistics.mode(f.shape[1] for s in SPLITS for f in data.videos[s].values())
     changes = {"in_feature_dim": width, "out_feature_dim": width, "dissim_proj_out": width}
+    changes["visualizing_fps"] = float(data.fps or 0)
     if data.fps is not None and data.fps_is_given:
         changes |= window_of(data.fps)
     config = dataclasses.replace(data.config, **changes)

@@ -1,10 +1,18 @@
-"""Records in words: the line of an epoch, the summary of a run."""
+"""Records in words: the line of an epoch, what to be wary of, the summary of a run."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
 
 from sola.config import Config
 from sola.metrics import Record, best_evaluation, evaluations, gain
 from sola.tsm import loss_landmarks
 
 PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
+PLATEAU_EPOCHS = 10  # at the plateau, until it is said
+ALIKE, ALIKE_SPREAD = 0.98, 0.01  # mean and spread of cosines that have collapsed
+LARGEST_TANH = 0.99  # beyond, tanh passes under 2 % of the gradient on to alpha
+FALLS = 3  # of the probe in a row, until it is said
 EVALUATION_COLUMNS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
@@ -15,18 +23,104 @@ EVALUATION_COLUMNS = {
 
 
 def describe(record: Record, config: Config) -> str:
-    """An epoch's record as a line, saying so while the loss is at the plateau."""
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
-    at_plateau = abs(record["loss"] - plateau) < PLATEAU_MARGIN * (plateau - floor)
+    """An epoch's record as a line."""
+    way = _way_down(record["loss"], config)
+    where = f"{way:.0%} of the way from plateau to floor" if way >= 0 else "above the plateau"
     return (
-        f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f}  "
+        f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f} ({where})  "
         f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
-        + ("  at the plateau: no temporal structure yet" if at_plateau else "")
     )
 
 
+def health(records: Sequence[Record], config: Config) -> list[str]:
+    """What the last record shows that those before did not: lines on the health of the training."""
+    if not records:
+        return []
+    kind = records[-1]["record"]
+    now = [record for record in records if record["record"] == kind]
+    checks = CHECKS_OF_EPOCHS if kind == "epoch" else CHECKS_OF_EVALUATIONS
+    return [
+        f"warning: {words(now, config)}"
+        for shows, words in checks
+        if shows(now, config) and not shows(now[:-1], config)
+    ]
+
+
+def _way_down(loss: float, config: Config) -> float:
+    """0 at the plateau, 1 at the floor."""
+    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+    return (plateau - loss) / max(plateau - floor, 1e-12)
+
+
+def _is_at_plateau(epochs: Sequence[Record], config: Config) -> bool:
+    last = epochs[-PLATEAU_EPOCHS:]
+    return len(last) == PLATEAU_EPOCHS and all(
+        abs(_way_down(record["loss"], config)) < PLATEAU_MARGIN for record in last
+    )
+
+
+def _say_plateau(epochs: Sequence[Record], config: Config) -> str:
+    steps = sum(math.ceil(r.get("windows", 0) / config.batch_size) for r in epochs)
+    return (
+        f"the loss has been at its plateau for {PLATEAU_EPOCHS} epochs ({steps} steps so far): no "
+        "temporal structure is learned yet. Features with a large common mean stay there for "
+        "thousands of steps: let it go on; else try a larger learning_rate or a smaller batch_size"
+    )
+
+
+def _has_collapsed(epochs: Sequence[Record], _: Config) -> bool:
+    last = epochs[-1] if epochs else {}
+    if last.get("cosine_std", 1.0) >= ALIKE_SPREAD or "cosine_mean" not in last:
+        return False
+    largest = max(record.get("cosine_std", 0.0) for record in epochs)
+    return last["cosine_mean"] > ALIKE or last["cosine_std"] < largest / 5
+
+
+def _say_collapse(epochs: Sequence[Record], config: Config) -> str:
+    mean, std = epochs[-1]["cosine_mean"], epochs[-1]["cosine_std"]
+    return (
+        f"the predicted similarities are all alike (cosines {mean:.3f}, spread {std:.4f}): the "
+        f"training has collapsed; --restart with a lower learning_rate than {config.learning_rate}"
+    )
+
+
+def _is_alpha_saturated(epochs: Sequence[Record], _: Config) -> bool:
+    return bool(epochs) and abs(epochs[-1]["tanh_alpha"]) > LARGEST_TANH
+
+
+def _say_alpha(epochs: Sequence[Record], config: Config) -> str:
+    return (
+        f"alpha has left the range where tanh is alive (tanh(alpha) = "
+        f"{epochs[-1]['tanh_alpha']:+.4f}), so that it hardly moves any more; --restart with a "
+        f"lower learning_rate than {config.learning_rate}"
+    )
+
+
+def _is_probe_falling(probes: Sequence[Record], _: Config) -> bool:
+    scores = [record["accuracy"] for record in probes[-FALLS - 1 :]]
+    falls = [after < before for before, after in itertools.pairwise(scores)]
+    return len(falls) == FALLS and all(falls)
+
+
+def _say_falling(probes: Sequence[Record], _: Config) -> str:
+    best = max(probes, key=lambda record: record["accuracy"])
+    return (
+        f"the probe has fallen {FALLS} times in a row; the best epoch so far is {best['epoch']}, "
+        f"accuracy {best['accuracy']:.4f}"
+    )
+
+
+Check = tuple[Callable[[Sequence[Record], Config], bool], Callable[[Sequence[Record], Config], str]]
+CHECKS_OF_EPOCHS: list[Check] = [
+    (_is_at_plateau, _say_plateau),
+    (_has_collapsed, _say_collapse),
+    (_is_alpha_saturated, _say_alpha),
+]
+CHECKS_OF_EVALUATIONS: list[Check] = [(_is_probe_falling, _say_falling)]
+
+
 def summary(config: Config, records: list[Record]) -> str:
-    """What a finished run prints: evaluations as a table, the best epoch, what to be wary of."""
+    """What a finished run prints: evaluations, the best epoch, warnings, where the time went."""
     lines = []
     best = best_evaluation(records)
     if best is None:
@@ -40,16 +134,43 @@ def summary(config: Config, records: list[Record]) -> str:
         )
         if best_gain <= 0:
             lines.append("warning: no epoch is above the untouched features: --load_model=0")
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
     losses = [record["loss"] for record in records if record["record"] == "epoch"]
-    if losses and losses[-1] > plateau - PLATEAU_MARGIN * (plateau - floor):
+    if losses and _way_down(losses[-1], config) < PLATEAU_MARGIN:
+        _, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
         lines.append(
             f"warning: the loss, {losses[-1]:.4f}, is not below the plateau, {plateau:.4f}, that a "
             "constant similarity reaches: no temporal structure is learned yet. It takes more "
             "steps (epoch, or a smaller batch_size) or another learning_rate; features with a "
             "large common mean stay there for long"
         )
+    lines.append(time_by_stage(records))
     return "\n".join(lines)
+
+
+def time_by_stage(records: Sequence[Record]) -> str:
+    """Where the seconds of a run went."""
+
+    def total(kind: str, field: str) -> float:
+        return sum(record.get(field, 0.0) for record in records if record["record"] == kind)
+
+    epochs, probing = total("epoch", "seconds"), total("evaluation", "seconds")
+    reading, drawing = total("epoch", "seconds_reading"), total("epoch", "seconds_drawing")
+    stages = {
+        "computing": epochs - reading - drawing,
+        "waiting for files": reading,
+        "probing": probing,
+        "drawing": drawing,
+    }
+    parts = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in stages.items())
+    return f"time: {_duration(epochs + probing)} ({parts})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def evaluation_table(records: list[Record]) -> str:

@@ -28,6 +28,7 @@ KEPT_STATES = 2
 STATE_NAME = re.compile(
     r"state_(\d{1,12})-(\d{1,12})\.pt"
 )  # epochs complete, steps of the next one
+NO_SECONDS = {"seconds": 0.0, "seconds_reading": 0.0, "seconds_drawing": 0.0}
 STEP_FIGURES = ("loss", "cosine_mean", "cosine_square")  # cosines off the diagonal
 
 State = dict[str, Any]  # see is_state
@@ -66,15 +67,16 @@ def is_state(state: Any) -> bool:
     """Whether this has the form of a training state; the learner checks what is its own.
 
     epoch: epochs that are complete. figures: float64 [steps done of the next one, 3]. seconds:
-    spent on these. identity: see run_identity. model, optimiser: of the learner.
+    spent on these, see NO_SECONDS. identity: see run_identity. model, optimiser: of the learner.
     """
-    kinds = {"epoch": int, "figures": Tensor, "seconds": float, "identity": dict}
+    kinds = {"epoch": int, "figures": Tensor, "seconds": dict, "identity": dict}
     return (
         isinstance(state, dict)
         and state.keys() == kinds.keys() | {"model", "optimiser"}
         and all(type(state[key]) is kind for key, kind in kinds.items())
         and state["epoch"] >= 0
-        and math.isfinite(state["seconds"])
+        and state["seconds"].keys() == NO_SECONDS.keys()
+        and all(type(s) is float and math.isfinite(s) for s in state["seconds"].values())
         and is_plain_tensor(state["figures"])
         and state["figures"].dtype is torch.float64
         and state["figures"].shape[1:] == (len(STEP_FIGURES),)

@@ -97,8 +97,15 @@ def _handle_signals(handler: Callable | signal.Handlers) -> dict[int, Any]:
     return before
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse with this program's error line, and the arguments that both scripts take."""
+class ScriptParser(argparse.ArgumentParser):
+    """argparse with this program's error line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"error: {' '.join(message.splitlines())} (see --help)\n")
+
+
+class ArgumentParser(ScriptParser):
+    """The arguments that the scripts which read a YAML take."""
 
     def __init__(self, description: str, **yaml_options: Any) -> None:
         super().__init__(description=description, allow_abbrev=False)
@@ -115,9 +122,6 @@ class ArgumentParser(argparse.ArgumentParser):
         device = [] if options.device is None else [f"device={options.device}"]
         options.settings = options.overrides + device
         return options
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER_ERROR, f"error: {' '.join(message.splitlines())} (see --help)\n")
 
 
 def check_fps(fps: float) -> None:

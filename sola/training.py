@@ -1,8 +1,10 @@
 """The training loop, and what surrounds it: data, evaluation, checkpoints, pictures."""
 
+import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sola.arrays import FeatureFile, read_features
+from sola.arrays import FeatureFile
 from sola.checkpoint import save
 from sola.config import Config
-from sola.encode import encode_video
 from sola.files import FolderLock
 from sola.learner import (
     Learner,
@@ -26,7 +27,7 @@ from sola.learner import (
 )
 from sola.metrics import Record, append_record, evaluations, read_records
 from sola.model import SoLaModule
-from sola.plots import VideoPicture, draw_tsm_sheet
+from sola.pictures import draw_curves, draw_tsms
 from sola.probe import probe_logistic_regression, probe_sgd
 from sola.ranks import (
     any_rank,
@@ -36,9 +37,9 @@ from sola.ranks import (
     rank_count,
     sum_over_ranks,
 )
-from sola.report import describe
+from sola.report import describe, health
 from sola.run_data import RunData, open_data
-from sola.run_state import STEP_FIGURES, open_run, run_identity, save_state
+from sola.run_state import NO_SECONDS, STEP_FIGURES, open_run, run_identity, save_state
 from sola.runtime import DeferredSignals, Interrupted, SolaError, progress, resolve_device
 from sola.synthetic import write_synthetic
 from sola.tsm import loss_landmarks
@@ -62,7 +63,7 @@ class Progress:
 
     epoch: int = 0  # epochs that are complete
     figures: Tensor = NO_FIGURES  # of the steps done of the next one: float64 [steps, 3]
-    seconds: float = 0.0  # spent on these steps
+    seconds: dict[str, float] = field(default_factory=NO_SECONDS.copy)  # spent on these steps
     saved_at: float = field(default_factory=time.monotonic)
 
 
@@ -91,7 +92,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
             more = f", and {len(so_far.figures)} steps" if len(so_far.figures) else ""
             print(f"{config.run_folder}: {so_far.epoch} of {config.epoch} epochs are done{more}")
         elif is_first_rank():
-            draw(config, 0, learner.model.module, data)
+            with timed(so_far.seconds, "seconds_drawing", "seconds"):
+                draw_tsms(config, 0, learner, data)
             save_progress(config, learner, data, so_far)
         train_epochs(config, learner, data, so_far)
         return from_first_rank(lambda: read_records(config.metrics_file))
@@ -106,6 +108,8 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
     was_saved = so_far.epoch == 0 or config.model_file(so_far.epoch).exists()
     if is_first_rank() and was_saved and not len(so_far.figures):
         evaluate(config, so_far.epoch, module, data)  # unless it is on record
+        with timed(so_far.seconds, "seconds_drawing", "seconds"):
+            draw_curves(config)
     if so_far.epoch < config.epoch:
         windows = open_windows(
             data.videos,
@@ -124,10 +128,11 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
         while so_far.epoch < config.epoch:
             record = train_epoch(config, learner, windows, data, so_far, signals)
             epoch = record["epoch"]
-            so_far.epoch, so_far.figures, so_far.seconds = epoch, NO_FIGURES, 0.0
+            so_far.epoch, so_far.figures, so_far.seconds = epoch, NO_FIGURES, NO_SECONDS.copy()
             if is_first_rank():
                 append_record(config.metrics_file, record)
                 print(describe(record, config), flush=True)
+                say_health(config)
                 if is_saving(config, epoch):
                     weights = {n: w.cpu().contiguous() for n, w in module.state_dict().items()}
                     save(config.model_file(epoch), weights)
@@ -137,6 +142,9 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
             if is_first_rank() and is_saving(config, epoch):
                 with signals.at_once():
                     evaluate(config, epoch, module, data)
+            if is_first_rank() and (is_saving(config, epoch) or record["seconds"] >= LONG_EPOCH):
+                with signals.at_once(), timed(so_far.seconds, "seconds_drawing", "seconds"):
+                    draw_curves(config)
 
 
 def find_data(config: Config) -> RunData:
@@ -189,7 +197,8 @@ def train_epoch(
     The state is saved between two steps when that is urgent.
     """
     epoch, done = so_far.epoch + 1, len(so_far.figures)
-    started = time.perf_counter() - so_far.seconds
+    seconds = so_far.seconds
+    started = time.perf_counter() - seconds["seconds"]
     lengths = [video.length for video in data.videos]
     chosen = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=epoch)
     firsts = range(0, len(lengths), config.batch_size)
@@ -199,7 +208,7 @@ def train_epoch(
     figures = torch.zeros(steps, len(STEP_FIGURES), dtype=torch.float64, device=device)
     if is_first_rank():
         figures[:done] = so_far.figures.to(device)
-    batches = windows.batches(chosen, parts[done:])
+    batches = waited_for(windows.batches(chosen, parts[done:]), seconds)
     about = f"epoch {epoch}/{config.epoch}"
     bar = progress(batches, initial=done, total=steps, desc=about, unit="step")
     for step, batch in enumerate(bar, start=done + 1):
@@ -209,11 +218,12 @@ def train_epoch(
             seen = sum_over_ranks(figures[:step])
             check_losses(seen[:, 0], config, epoch, data.videos, chosen[0])
             bar.set_postfix(loss=f"{seen[:, 0].mean().item():.4f}")
-            elapsed = time.perf_counter() - started
-            if is_first_rank() and is_drawn(config, epoch, step, steps, elapsed):
-                draw(config, epoch, learner.model.module, data)
+            seconds["seconds"] = time.perf_counter() - started
+            if is_first_rank() and is_drawn(config, epoch, step, steps, seconds["seconds"]):
+                with timed(seconds, "seconds_drawing"):
+                    draw_tsms(config, epoch, learner, data)
             if step < steps and any_rank(urgent, device):
-                so_far.figures, so_far.seconds = seen.cpu(), elapsed
+                so_far.figures = seen.cpu()
                 save_progress(config, learner, data, so_far)
                 stop_if_asked(signals, device, f"in epoch {epoch} after step {step} of {steps}")
     loss, mean, square = seen.T.cpu()  # [steps] each
@@ -227,8 +237,37 @@ def train_epoch(
     }
     if not weights_are_finite(learner) or not all(map(math.isfinite, record.values())):
         raise TrainingError(f"epoch {epoch}: {diverged(config)}")
-    record |= {"windows": len(data.videos), "seconds": round(time.perf_counter() - started, 3)}
+    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+    record |= {"loss_floor": floor, "loss_plateau": plateau, "windows": len(data.videos)}
+    seconds["seconds"] = time.perf_counter() - started
+    record |= {name: round(value, 3) for name, value in seconds.items()}
     return {"record": "epoch", "epoch": epoch} | record | data.skipped
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], *names: str) -> Iterator[None]:
+    """Add the time that this takes to some of the seconds."""
+    started = time.perf_counter()
+    yield
+    for name in names:
+        seconds[name] += time.perf_counter() - started
+
+
+def waited_for(batches: Iterable[Tensor], seconds: dict[str, float]) -> Iterator[Tensor]:
+    """The batches; the time until each is there is added to the seconds of reading."""
+    batches = iter(batches)
+    while True:
+        with timed(seconds, "seconds_reading"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def say_health(config: Config) -> None:
+    """Print what the last record shows of the training's health."""
+    for line in health(read_records(config.metrics_file), config):
+        print(line, flush=True)
 
 
 def is_looked_at(config: Config, step: int, steps: int) -> bool:
@@ -313,14 +352,4 @@ def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> N
         print(
             "warning: the linear probe did not converge; its figures are a lower bound", flush=True
         )
-
-
-def draw(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
-    """Draw the TSM sheet of an epoch."""
-    pictures = []
-    for name, array in data.drawn.items():
-        features = read_features(array)
-        encoded = encode_video(module, features)
-        pictures.append(VideoPicture(name, features, encoded, data.drawn_labels.get(name)))
-    title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
-    draw_tsm_sheet(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png", title, pictures)
+    say_health(config)

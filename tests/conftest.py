@@ -12,11 +12,10 @@ import pytest
 import torch
 import yaml
 
-from sola import training
+from sola import pictures, training
 from sola.checkpoint import load_weights
 from sola.config import Config, load_config
 from sola.metrics import read_records
-from sola.plots import draw_tsm_sheet
 from sola.training import train
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
@@ -94,14 +93,16 @@ def workplace(tmp_path, tiny_data, monkeypatch) -> Path:
 @pytest.fixture
 def config(workplace, monkeypatch) -> Config:
     """tiny.yaml, for runs without pictures, which would take most of their time."""
-    monkeypatch.setattr(training, "draw_tsm_sheet", lambda *_: None)
+    monkeypatch.setattr(training, "draw_tsms", lambda *_: None)
+    monkeypatch.setattr(training, "draw_curves", lambda *_: None)
     return load_config(workplace / "tiny.yaml")
 
 
 @pytest.fixture
 def drawing_config(config, monkeypatch) -> Config:
     """tiny.yaml, for runs with pictures."""
-    monkeypatch.setattr(training, "draw_tsm_sheet", draw_tsm_sheet)
+    monkeypatch.setattr(training, "draw_tsms", pictures.draw_tsms)
+    monkeypatch.setattr(training, "draw_curves", pictures.draw_curves)
     return config
 
 

@@ -22,7 +22,15 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch,
     shutil.rmtree(config.run_folder)
 
     monkeypatch.setattr(training, "STATE_SECONDS", 0.0)  # a state after every step
-    for name in ("save", "save_state", "append_record", "draw", "evaluate", "training_step"):
+    for name in (
+        "save",
+        "save_state",
+        "append_record",
+        "draw_tsms",
+        "draw_curves",
+        "evaluate",
+        "training_step",
+    ):
         for call in (1, 2, 3, 4):
             with monkeypatch.context() as patch:
                 dies_at_call(patch, training, name, call)

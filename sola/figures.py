@@ -1,0 +1,29 @@
+"""What all pictures have in common: how they are written, and names in them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sola.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 100
+LONGEST_NAME = 34
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    """Write a figure as a PNG that is seen whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    write_atomically(path, buffer.getbuffer())
+
+
+def short(name: str) -> str:
+    """A name that fits over a picture, and is no mathematical text."""
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
+    return name.replace("$", r"\$")

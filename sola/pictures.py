@@ -1,0 +1,62 @@
+"""The pictures of a run: TSMs of whole videos, the windows it trains on, and its curves."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sola.arrays import read_features
+from sola.config import Config
+from sola.encode import encode_video
+from sola.figures import save_figure
+from sola.learner import Learner
+from sola.metrics import read_records
+from sola.plots import CURVES, curves
+from sola.run_data import RunData
+from sola.tsm_sheet import VideoPicture, tsm_sheet, window_sheet
+from sola.windows import epoch_windows
+
+WINDOWS_DRAWN = 4
+
+
+def draw_tsms(config: Config, epoch: int, learner: Learner, data: RunData) -> None:
+    """Draw <exp_name>_epoch<k>.png, the TSMs of the videos to draw, and <exp_name>_batch.png."""
+    module, videos = learner.model.module, []
+    for name, file in data.drawn.items():
+        features = read_features(file)
+        encoded = encode_video(module, features)
+        videos.append(VideoPicture(name, features, encoded, data.drawn_labels.get(name)))
+    about = f"{config.exp_name}, epoch {epoch}"
+    sheet = tsm_sheet(f"Temporal self-similarity, {about}", videos, config.visualizing_fps or None)
+    save_figure(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png", sheet)
+    names, windows = first_windows(config, data, learner.times)
+    with torch.no_grad():
+        cosines = learner.model(torch.from_numpy(windows).to(learner.target.device), learner.times)
+    sheet = window_sheet(
+        f"Similarities predicted in {len(names)} training windows, {about}",
+        names,
+        cosines.float().cpu().numpy(),
+        learner.target.cpu().numpy(),
+    )
+    save_figure(config.picture_folder / f"{config.exp_name}_batch.png", sheet)
+
+
+def first_windows(
+    config: Config, data: RunData, times: tuple[int, ...]
+) -> tuple[list[str], np.ndarray]:
+    """Videos and rows, float32 [B, R, C], of the first windows of epoch 1: always the same ones."""
+    lengths = [video.length for video in data.videos]
+    order, starts = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=1)
+    files = [data.videos[number] for number in order[:WINDOWS_DRAWN]]
+    windows = [
+        read_features(file, start + np.array(times))
+        for file, start in zip(files, starts, strict=False)
+    ]
+    return [Path(file.path).stem for file in files], np.stack(windows)
+
+
+def draw_curves(config: Config) -> None:
+    """Draw curves.png from what is on record, if anything is."""
+    records = read_records(config.metrics_file)
+    if records:
+        save_figure(config.picture_folder / CURVES, curves({config.exp_name: records}))

@@ -1,0 +1,167 @@
+"""Pictures of TSMs: what the module does to whole videos, and the windows it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sola.figures import DPI, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+SIDE = 240  # pixels of a TSM's side
+STRIP = 8  # pixels of the strips along it, and as many from it
+LEFT, TOP, BELOW, BETWEEN = 62, 50, 30, 22  # pixels around a TSM
+HEADING, FOOT, RIGHT = 44, 26, 96  # pixels around all of them
+VIDEOS_PER_ROW = 2
+WINDOWS_PER_ROW = 6
+ACTION_COLOUR = "#d62728"
+COLOUR_MAP = "viridis"
+
+
+@dataclass(frozen=True)
+class VideoPicture:
+    """One video of a sheet: features before and after [T, C], labels bool [T] when known."""
+
+    name: str
+    features: np.ndarray
+    sola_features: np.ndarray
+    labels: np.ndarray | None
+
+
+def self_similarity(features: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Cosine of every snippet with every other: [T, C] -> [T, T], or [side, side] for longer ones.
+
+    Those are averages over blocks of snippets, which are products of mean directions.
+    """
+    length = len(features)
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    directions = features / np.maximum(norms, 1e-12)
+    if length > side:
+        edges = np.linspace(0, length, side + 1).astype(int)
+        sums = np.add.reduceat(directions, edges[:-1], axis=0)
+        directions = sums / np.diff(edges)[:, None]
+    return directions @ directions.T
+
+
+def segments(labels: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of true labels [T] as (start, end) with end exclusive."""
+    edges = np.flatnonzero(np.diff(labels.astype(np.int8), prepend=0, append=0))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = None) -> Figure:
+    """Input TSM and SoLa TSM of each video side by side, on one colour scale.
+
+    fps: snippets a second, for axes in seconds; None for axes in snippets.
+    """
+    unit = "s" if fps else "snippets"
+    figure, panels = _panels(2 * len(videos), 2 * VIDEOS_PER_ROW, title)
+    for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
+        end = len(video.features) / (fps or 1)
+        span = [(s / (fps or 1), e / (fps or 1)) for s, e in segments(_labels(video))]
+        for panel, features in ((before, video.features), (after, video.sola_features)):
+            image = _draw_tsm(panel, self_similarity(features), (0, end), (-1, 1))
+            _draw_strips(panel, span)
+        length = f"T = {len(video.features)}" + (f", {end:.1f} s" if fps else "")
+        pad = (2 * STRIP + 4) * 72 / DPI  # points
+        before.set_title(f"{short(video.name)}\ninput, {length}", fontsize=8, pad=pad)
+        after.set_title("SoLa", fontsize=8, pad=pad)
+    strips = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
+    figure.supxlabel(f"time, {unit}, along both axes{strips}", fontsize=9, y=6 / _height(figure))
+    _draw_colour_bar(figure, image, "cosine similarity of two snippets")
+    return figure
+
+
+def window_sheet(
+    title: str, names: Sequence[str], cosines: np.ndarray, target: np.ndarray
+) -> Figure:
+    """Predicted TSMs of some windows, their mean and the target, as similarities (1 + cosine) / 2.
+
+    cosines: [B, L, L] between projections (rows) and predictions (columns). target: [L, L]. Source:
+    what the original draws during training.
+    """
+    similarities = (1 + cosines) / 2
+    drawn = [*similarities, similarities.mean(axis=0), target]
+    titles = [*map(short, names), "mean of these", "target"]
+    figure, panels = _panels(len(drawn), WINDOWS_PER_ROW, title)
+    for panel, tsm, name in zip(panels, drawn, titles, strict=True):
+        image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), (0, 1))
+        panel.set_title(name, fontsize=8)
+    figure.supxlabel(
+        "gathered position of the window: down projection z, across prediction h(z)",
+        fontsize=9,
+        y=6 / _height(figure),
+    )
+    _draw_colour_bar(figure, image, "similarity, (1 + cosine) / 2")
+    return figure
+
+
+def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with square panels of SIDE pixels; their places are exact, and cost no layout."""
+    from matplotlib.figure import Figure
+
+    columns, rows = min(count, per_row), -(-count // per_row)
+    cell_width, cell_height = LEFT + SIDE + BETWEEN, TOP + SIDE + BELOW
+    width = max(columns, 2) * cell_width + RIGHT
+    height = HEADING + rows * cell_height + FOOT
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure.suptitle(title, fontsize=11, y=1 - 14 / height)
+    panels = []
+    for number in range(count):
+        row, column = divmod(number, per_row)
+        x = column * cell_width + LEFT
+        y = height - HEADING - row * cell_height - TOP - SIDE
+        panels.append(figure.add_axes((x / width, y / height, SIDE / width, SIDE / height)))
+    return figure, panels
+
+
+def _height(figure: Figure) -> float:
+    return figure.get_figheight() * DPI
+
+
+def _draw_tsm(
+    panel: Axes, tsm: np.ndarray, span: tuple[float, float], scale: tuple[float, float]
+) -> AxesImage:
+    """A TSM with time over the span along both axes, downwards and to the right."""
+    image = panel.imshow(
+        tsm, vmin=scale[0], vmax=scale[1], cmap=COLOUR_MAP, extent=(*span, *span[::-1]),
+        interpolation="nearest",
+    )  # fmt: skip
+    panel.locator_params(nbins=6, min_n_ticks=1, steps=[1, 2, 5, 10])
+    panel.tick_params(labelsize=7, length=3)
+    panel.spines[:].set_visible(False)
+    return image
+
+
+def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
+    """Red bars outside the TSM, along its top and its left."""
+    panel.autoscale(False)
+    panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)
+    unit = panel.get_xlim()[1] / SIDE  # a pixel
+    for start, end in spans:
+        bar = {"color": ACTION_COLOUR, "linewidth": 0, "clip_on": False}
+        panel.broken_barh([(start, end - start)], (-2 * STRIP * unit, STRIP * unit), **bar)
+        panel.broken_barh([(-2 * STRIP * unit, STRIP * unit)], (start, end - start), **bar)
+
+
+def _draw_colour_bar(figure: Figure, image: AxesImage, label: str) -> None:
+    """At the right, as high as a panel."""
+    width, height = figure.get_figwidth() * DPI, _height(figure)
+    top = height - HEADING - TOP
+    place = figure.add_axes(
+        ((width - RIGHT + 8) / width, (top - SIDE) / height, 14 / width, SIDE / height)
+    )
+    bar = figure.colorbar(image, cax=place)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _labels(video: VideoPicture) -> np.ndarray:
+    return np.zeros(0, bool) if video.labels is None else video.labels

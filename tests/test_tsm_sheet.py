@@ -1,0 +1,168 @@
+"""Pictures of TSMs: the numbers that are drawn, and where they land."""
+
+import itertools
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from sola.figures import save_figure
+from sola.tsm_sheet import (
+    ACTION_COLOUR,
+    SIDE,
+    STRIP,
+    VideoPicture,
+    segments,
+    self_similarity,
+    tsm_sheet,
+    window_sheet,
+)
+
+VIRIDIS = matplotlib.colormaps["viridis"]
+
+
+def rendered(figure, tmp_path):
+    """The picture as colours [H, W, 3] from 0 to 255, and each axes' box of pixels in it."""
+    save_figure(tmp_path / "picture.png", figure)
+    pixels = (imread(tmp_path / "picture.png")[..., :3] * 255).round().astype(int)
+    boxes = []
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        left, right, bottom, top = (round(v) for v in (box.x0, box.x1, box.y0, box.y1))
+        boxes.append((slice(len(pixels) - top, len(pixels) - bottom), slice(left, right)))
+    return pixels, boxes
+
+
+def rgb(colour):
+    return (np.array(matplotlib.colors.to_rgb(colour)) * 255).round().astype(int)
+
+
+def cells(pixels, count):
+    """The colours in the middle of count x count cells of a square."""
+    places = ((np.arange(count) + 0.5) * len(pixels) / count).astype(int)
+    return pixels[np.ix_(places, places)]
+
+
+def has_colours(pixels, values, lowest=-1.0, highest=1.0):
+    """Whether cells have the colours of values [N, N] on that scale."""
+    wanted = VIRIDIS((np.asarray(values) - lowest) / (highest - lowest))[..., :3] * 255
+    return abs(cells(pixels, len(values)) - wanted).max() <= 4  # a step of the map
+
+
+def picture(length, labels=None, seed=0):
+    features = np.random.default_rng(seed).standard_normal((length, 4))
+    return VideoPicture(f"video_{length}", features, np.ones((length, 4)), labels)
+
+
+def test_self_similarity_is_cosines():
+    features = np.array([[1.0, 0], [0, 2], [3, 3], [0, 0]])
+    half = 0.5**0.5
+    expected = [[1, 0, half, 0], [0, 1, half, 0], [half, half, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(self_similarity(features), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [6, 9, 100, 7])
+def test_long_tsms_are_averaged_not_subsampled(length):
+    features = np.random.default_rng(length).standard_normal((length, 5))
+    tsm = self_similarity(features)
+    assert tsm.shape == (length, length)
+    edges = np.linspace(0, length, 7).astype(int)
+    expected = [
+        [tsm[a:b, c:d].mean() for c, d in itertools.pairwise(edges)]
+        for a, b in itertools.pairwise(edges)
+    ]
+    np.testing.assert_allclose(self_similarity(features, side=6), expected, atol=1e-12)
+
+
+def test_segments_of_labels():
+    assert segments(np.array([1, 1, 0, 0, 1], bool)) == [(0, 2), (4, 5)]
+    assert segments(np.zeros(3, bool)) == []
+
+
+@pytest.mark.parametrize("length", [4, 100, 1000])  # of a snippet 60 pixels, 2.4, a quarter
+def test_values_land_where_they_should(tmp_path, length):
+    quarters = np.repeat(np.array([[1, 0], [0, 1], [-1, 0], [1, 1]]), length // 4, axis=0)
+    alike = np.ones((length, 2))
+    figure = tsm_sheet("title", [VideoPicture("a", quarters.astype(float), alike, None)])
+    pixels, (before, after, bar) = rendered(figure, tmp_path)
+    assert pixels[before].shape == pixels[after].shape == (SIDE, SIDE, 3)
+    half = 0.5**0.5
+    wanted = [[1, 0, -1, half], [0, 1, 0, half], [-1, 0, 1, -half], [half, half, -half, 1]]
+    assert has_colours(pixels[before], wanted)
+    assert has_colours(pixels[after], np.ones((4, 4)))
+    ends = pixels[bar][[2, -3], 5]  # of the colour bar: 1 above, -1 below
+    assert abs(ends - [rgb(VIRIDIS(1.0)), rgb(VIRIDIS(0.0))]).max() <= 8
+    assert figure.axes[2].get_ylim() == (-1, 1)
+
+
+def test_strips_stand_along_both_axes_at_the_labels(tmp_path):
+    labels = np.zeros(40, bool)
+    labels[10:20] = labels[35:] = True
+    figure = tsm_sheet("title", [picture(40, labels)])
+    pixels, boxes = rendered(figure, tmp_path)
+    for rows, columns in boxes[:2]:
+        above = pixels[rows.start - 3 * STRIP // 2, columns]
+        left = pixels[rows, columns.start - 3 * STRIP // 2]
+        for strip in (above, left):
+            is_red = (abs(strip - rgb(ACTION_COLOUR)).max(axis=1) <= 1).reshape(40, -1)
+            assert (is_red.mean(axis=1) > 0.8).tolist() == labels.tolist()
+            assert is_red.any(axis=1).sum() <= labels.sum() + 2  # at most a pixel more at an end
+    assert "red strips: action segments" in figure.get_supxlabel()
+
+
+def test_axes_are_in_seconds_where_the_rate_is_known():
+    for fps, end, unit in ((None, 30, "snippets"), (2.0, 15, "s")):
+        figure = tsm_sheet("title", [picture(30)], fps)
+        for axes in figure.axes[:2]:
+            assert axes.get_xlim() == (0, end)
+            assert axes.get_ylim() == (end, 0)  # time runs downwards
+        assert figure.get_supxlabel() == f"time, {unit}, along both axes"  # no labels, no strips
+    assert figure.axes[0].get_title() == "video_30\ninput, T = 30, 15.0 s"
+
+
+def test_names_are_no_mathematics(tmp_path):
+    name = "a_$tricky$_name_that_is_much_too_long_for_a_title"
+    figure = tsm_sheet("title", [VideoPicture(name, np.ones((3, 2)), np.ones((3, 2)), None)])
+    save_figure(tmp_path / "sheet.png", figure)
+    assert figure.axes[0].get_title().startswith(r"a_\$tricky\$_")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_number_of_videos_of_any_length(tmp_path, count):
+    lengths = (1, 2, 30, 600, 5, 6, 7)[:count]
+    figure = tsm_sheet("title", [picture(n, np.ones(n, bool)) for n in lengths])
+    pixels, boxes = rendered(figure, tmp_path)
+    assert len(boxes) == 2 * count + 1
+    for rows, columns in boxes:
+        assert 0 <= rows.start < rows.stop <= len(pixels)
+        assert 0 <= columns.start < columns.stop <= pixels.shape[1]
+    for after in boxes[1:-1:2]:
+        assert has_colours(pixels[after], [[1.0]])
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "new" / "sheet.png"
+    for count in (1, 2):
+        save_figure(path, tsm_sheet("title", [picture(5)] * count))
+    assert len(imread(path)[0]) > 1000  # of two videos
+    assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
+
+
+def test_windows_their_mean_and_the_target(tmp_path):
+    cosines = np.random.default_rng(1).uniform(-1, 1, (4, 3, 3))
+    target = np.array([[1, 0.7, 0], [0.7, 1, 0.7], [0, 0.7, 1]])
+    figure = window_sheet("title", list("abcd"), cosines, target)
+    pixels, boxes = rendered(figure, tmp_path)
+    similarities = (1 + cosines) / 2
+    for box, values in zip(boxes, [*similarities, similarities.mean(axis=0), target], strict=False):
+        assert has_colours(pixels[box], values, 0.0, 1.0)
+    titles = [axes.get_title() for axes in figure.axes[:-1]]
+    assert titles == ["a", "b", "c", "d", "mean of these", "target"]
+
+
+def test_nothing_global_in_matplotlib_changes(tmp_path):
+    before, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")
+    save_figure(tmp_path / "sheet.png", tsm_sheet("title", [picture(5)]))
+    assert matplotlib.rcParams._get("backend") is backend
+    assert dict(matplotlib.rcParams) == before
