@@ -70,11 +70,11 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = No
             image = _draw_tsm(panel, self_similarity(features), (0, end), (-1, 1))
             _draw_strips(panel, span)
         length = f"T = {len(video.features)}" + (f", {end:.1f} s" if fps else "")
-        pad = (2 * STRIP + 4) * 72 / DPI  # points
+        pad = (2 * STRIP + 6) * 72 / DPI  # points
         before.set_title(f"{short(video.name)}\ninput, {length}", fontsize=8, pad=pad)
         after.set_title("SoLa", fontsize=8, pad=pad)
     strips = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
-    figure.supxlabel(f"time, {unit}, along both axes{strips}", fontsize=9, y=6 / _height(figure))
+    figure.supxlabel(f"time ({unit}) along both axes{strips}", fontsize=9, y=6 / _height(figure))
     _draw_colour_bar(figure, image, "cosine similarity of two snippets")
     return figure
 

@@ -117,7 +117,7 @@ def test_axes_are_in_seconds_where_the_rate_is_known():
         for axes in figure.axes[:2]:
             assert axes.get_xlim() == (0, end)
             assert axes.get_ylim() == (end, 0)  # time runs downwards
-        assert figure.get_supxlabel() == f"time, {unit}, along both axes"  # no labels, no strips
+        assert figure.get_supxlabel() == f"time ({unit}) along both axes"  # no labels, no strips
     assert figure.axes[0].get_title() == "video_30\ninput, T = 30, 15.0 s"
 
 
