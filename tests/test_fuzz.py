@@ -21,10 +21,10 @@ from sola.runtime import SolaError
 from sola.training import train
 
 
-def test_damaged_files_of_every_kind(request, workplace, drawing_config):
+def test_damaged_files_of_every_kind(request, workplace, config):
     write_index_files(workplace)
-    train(replace(drawing_config, epoch=2))
-    export_features(drawing_config, "2")
+    train(replace(config, epoch=2))
+    export_features(config, "2")
     shutil.rmtree(workplace / "evaluation")  # which prepare then makes
     database = {
         path.stem: {
