@@ -41,6 +41,9 @@ def test_a_long_stay_at_the_plateau_is_said_once(config):
     assert when(epochs([PLATEAU - 0.01] * 20), config) == []
     assert when(epochs([PLATEAU + 0.01] * 20), config) == []  # on its way down
     assert when(epochs([*[PLATEAU] * 9, 0.3] * 3), config) == []
+    mixed = epochs([PLATEAU] * 12)
+    assert when(mixed, config) == [10]
+    assert when([*probes(0.5), *mixed[:4], *probes(0.6), *mixed[4:]], config) == [12]
 
 
 def test_a_collapse_is_said(config):

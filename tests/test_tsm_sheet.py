@@ -96,10 +96,11 @@ def test_values_land_where_they_should(tmp_path, length):
     assert figure.axes[2].get_ylim() == (-1, 1)
 
 
-def test_strips_stand_along_both_axes_at_the_labels(tmp_path):
+@pytest.mark.parametrize("fps", [None, 2.0])
+def test_strips_stand_along_both_axes_at_the_labels(tmp_path, fps):
     labels = np.zeros(40, bool)
     labels[10:20] = labels[35:] = True
-    figure = tsm_sheet("title", [picture(40, labels)])
+    figure = tsm_sheet("title", [picture(40, labels)], fps)
     pixels, boxes = rendered(figure, tmp_path)
     for rows, columns in boxes[:2]:
         above = pixels[rows.start - 3 * STRIP // 2, columns]
