@@ -3,24 +3,18 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from sola.annotations import Annotation, match, read_annotations, wrong_rate
+from sola.annotations import Annotation, read_annotations
 from sola.arrays import DataError, FeatureFile, is_finite, open_joined, read_features
-from sola.checkpoint import CheckpointError
 from sola.config import Config
 from sola.dataset import (
-    SPLITS,
     BadFiles,
     Split,
     feature_folders,
-    feature_paths,
-    open_split,
-    open_videos,
 )
 from sola.encode import batches_of_videos, encode_video
 from sola.encoder import Encoder, check_width, open_encoder
@@ -38,29 +32,18 @@ from sola.ranks import (
     rank_count,
 )
 from sola.runtime import SolaError, progress, resolve_device
+from sola.sources import (
+    Target,
+    check_no_clash,
+    compare,
+    form_of,
+    names_files,
+    open_sources,
+)
 
 BATCHES_PER_ROUND = 64  # of each rank, before the first one hears of them
 WRITERS = 4
 WRITES_AHEAD = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Which features are written, where, in which form and for which head.
-
-    source: features to read in place of the configuration's: a folder, with split folders or
-    without, or a file, or several with commas between them to be joined on channels. output: where
-    to write them, else below feature_save_path under the name of the checkpoint and of what differs
-    from the plain form. annotations: a file that some heads want converted. fps: snippets a second.
-    """
-
-    form: Form = dataclasses.field(default_factory=Form)
-    head: str | None = None
-    source: str | None = None
-    output: str | None = None
-    suffix: str = ""
-    annotations: str | None = None
-    fps: float = 2.0
 
 
 def export_features(
@@ -105,18 +88,6 @@ def export_features(
     finally:
         lock.release()
     return folder
-
-
-def names_files(source: str) -> bool:
-    """Whether --input names files, not folders. Raises DataError where it does both or neither."""
-    paths = feature_folders(source)
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"--input: {path}: no such file or folder")
-    files = [path for path in paths if path.is_file()]
-    if files and len(files) < len(paths):
-        raise DataError(f"--input: {files[0]}: is a file, among folders")
-    return bool(files)
 
 
 def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
@@ -180,38 +151,6 @@ def encode_and_write(
     print(f"{folder}: {total} videos complete, {snippets} snippets encoded in {seconds:.1f} s")
 
 
-def open_sources(config: Config, encoder: Encoder, target: Target, bad: BadFiles) -> list[Split]:
-    """The videos to encode: the configuration's two splits, or what lies in target.source."""
-    if target.source is None:
-        if encoder.feature_dim not in (None, config.in_feature_dim):
-            raise CheckpointError(
-                f"{encoder.source}: made for {encoder.feature_dim} channels, in_feature_dim is "
-                f"{config.in_feature_dim}"
-            )
-        return [open_split(config.data_root, s, config.in_feature_dim, bad) for s in SPLITS]
-    folders = feature_folders(target.source)
-    if target.output.endswith((".npy", ".h5", ".csv")):
-        raise SolaError(f"--output={target.output}: must be a folder, as --input is one")
-    names = sorted(p.name for p in folders[0].iterdir() if p.is_dir() and feature_paths(p))
-    if feature_paths(folders[0]):
-        if names:
-            raise DataError(
-                f"--input: {folders[0]}: holds .npy files beside the folder {names[0]} with more; "
-                "name one of these"
-            )
-        names = [""]
-    if not names:
-        raise DataError(f"--input: {folders[0]}: holds no .npy files, nor folders with any")
-    splits = [Split(name, open_videos([f / name for f in folders], None, bad), 0) for name in names]
-    width = next(iter(splits[0].videos.values())).shape[1]
-    for split in splits:
-        for file in split.videos.values():
-            check_width(file, encoder)
-            if file.shape[1] != width:
-                raise DataError(f"{file.path}: has {file.shape[1]} channels, others have {width}")
-    return splits
-
-
 def open_export(
     config: Config,
     folder: Path,
@@ -270,44 +209,12 @@ def open_export(
     return splits, manifest, batches
 
 
-def form_of(target: Target, splits: Sequence[Split]) -> Form:
-    """The form of the target, but for a prefix that all names have already."""
-    has_prefix = all(name.startswith(target.form.prefix) for s in splits for name in s.videos)
-    return dataclasses.replace(target.form, prefix="") if has_prefix else target.form
-
-
-def compare(annotations: dict[str, Annotation], splits: Sequence[Split], target: Target) -> None:
-    """Say how many videos are annotated, and warn of another rate than target.fps.
-
-    Raises DataError when none is.
-    """
-    lengths = {name: file.length for split in splits for name, file in split.videos.items()}
-    matched = match(annotations, lengths)
-    print(f"{len(matched)} of {len(lengths)} videos are annotated in {target.annotations}")
-    rate = wrong_rate(matched, lengths, target.fps)
-    if rate is not None:
-        print(f"warning: T / duration is {rate:.3g} snippets a second, --fps is {target.fps:g}")
-
-
 def check_beside(path: Path, target: Target) -> None:
     """Raise SolaError when the file that a head wants beside its features is the user's."""
     if path.exists() and path.name not in files_beside(path.parent):
         raise SolaError(f"{path}: is not of this program; write to another folder")
     if Path(target.annotations).resolve() == path.resolve():
         raise SolaError(f"{target.annotations}: would be replaced; write to another folder")
-
-
-def check_no_clash(splits: Sequence[Split], form: Form) -> None:
-    """Raise DataError when a flat layout gives videos of two splits the same file."""
-    if form.layout == "flat":
-        for number, split in enumerate(splits):
-            for earlier in splits[:number]:
-                both = split.videos.keys() & earlier.videos.keys()
-                if both:
-                    raise DataError(
-                        f"{min(both)}: in {earlier.name} and in {split.name}, which --layout=flat "
-                        "would write to one file"
-                    )
 
 
 def write_features(

@@ -86,6 +86,17 @@ def _interrupt_once(number: int, frame: FrameType | None) -> None:
     _interrupt(number, frame)
 
 
+def _interrupt_again(ignored: Any) -> None:
+    """Where Python cannot raise, as in the callback of a weak reference: interrupt a bit later."""
+    if not isinstance(ignored.exc_value, Interrupted):
+        sys.__unraisablehook__(ignored)
+        return
+    number = ignored.exc_value.number
+    if signal.getsignal(number) is signal.SIG_DFL:
+        _handle_signals(_interrupt_once)
+    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+
 def _handle_signals(handler: Callable | signal.Handlers) -> dict[int, Any]:
     """Handle those that the caller of the program does not ignore; the handlers before."""
     if threading.current_thread() is not threading.main_thread():
@@ -137,7 +148,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     if not is_first_rank():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the first one says is enough
     status = EXIT_USER_ERROR
+    ignored_before = sys.unraisablehook
     try:
+        sys.unraisablehook = _interrupt_again
         _handle_signals(_interrupt_once)
         main()
         leave_ranks()
@@ -160,6 +173,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             default = "interrupted; the same command goes on from what is saved"
             print(str(interruption) or default, file=sys.stderr)
     _handle_signals(signal.SIG_DFL)  # all is done: nothing to say any more
+    sys.unraisablehook = ignored_before
     if message:
         where = f" in rank {rank()}" if rank_count() > 1 else ""
         line = f"error{where}: {' '.join(message.splitlines())}\n"

@@ -15,6 +15,7 @@ from torch import Tensor
 from sola.arrays import FeatureFile
 from sola.checkpoint import save
 from sola.config import Config
+from sola.evaluation import evaluate, say_health
 from sola.files import FolderLock
 from sola.learner import (
     Learner,
@@ -25,10 +26,8 @@ from sola.learner import (
     update_ratio,
     weights_are_finite,
 )
-from sola.metrics import Record, append_record, evaluations, read_records
-from sola.model import SoLaModule
+from sola.metrics import Record, append_record, read_records
 from sola.pictures import draw_curves, draw_tsms
-from sola.probe import probe_logistic_regression, probe_sgd
 from sola.ranks import (
     any_rank,
     from_first_rank,
@@ -37,7 +36,7 @@ from sola.ranks import (
     rank_count,
     sum_over_ranks,
 )
-from sola.report import describe, health
+from sola.report import describe
 from sola.run_data import RunData, open_data
 from sola.run_state import NO_SECONDS, STEP_FIGURES, open_run, run_identity, save_state
 from sola.runtime import DeferredSignals, Interrupted, SolaError, progress, resolve_device
@@ -92,7 +91,7 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
             more = f", and {len(so_far.figures)} steps" if len(so_far.figures) else ""
             print(f"{config.run_folder}: {so_far.epoch} of {config.epoch} epochs are done{more}")
         elif is_first_rank():
-            with timed(so_far.seconds, "seconds_drawing", "seconds"):
+            with DeferredSignals(), timed(so_far.seconds, "seconds_drawing", "seconds"):
                 draw_tsms(config, 0, learner, data)
             save_progress(config, learner, data, so_far)
         train_epochs(config, learner, data, so_far)
@@ -108,7 +107,7 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
     was_saved = so_far.epoch == 0 or config.model_file(so_far.epoch).exists()
     if is_first_rank() and was_saved and not len(so_far.figures):
         evaluate(config, so_far.epoch, module, data)  # unless it is on record
-        with timed(so_far.seconds, "seconds_drawing", "seconds"):
+        with DeferredSignals(), timed(so_far.seconds, "seconds_drawing", "seconds"):
             draw_curves(config)
     if so_far.epoch < config.epoch:
         windows = open_windows(
@@ -143,7 +142,7 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
                 with signals.at_once():
                     evaluate(config, epoch, module, data)
             if is_first_rank() and (is_saving(config, epoch) or record["seconds"] >= LONG_EPOCH):
-                with signals.at_once(), timed(so_far.seconds, "seconds_drawing", "seconds"):
+                with timed(so_far.seconds, "seconds_drawing", "seconds"):
                     draw_curves(config)
 
 
@@ -224,6 +223,7 @@ def train_epoch(
                     draw_tsms(config, epoch, learner, data)
             if step < steps and any_rank(urgent, device):
                 so_far.figures = seen.cpu()
+                seconds["seconds"] = time.perf_counter() - started
                 save_progress(config, learner, data, so_far)
                 stop_if_asked(signals, device, f"in epoch {epoch} after step {step} of {steps}")
     loss, mean, square = seen.T.cpu()  # [steps] each
@@ -262,12 +262,6 @@ def waited_for(batches: Iterable[Tensor], seconds: dict[str, float]) -> Iterator
         if batch is None:
             return
         yield batch
-
-
-def say_health(config: Config) -> None:
-    """Print what the last record shows of the training's health."""
-    for line in health(read_records(config.metrics_file), config):
-        print(line, flush=True)
 
 
 def is_looked_at(config: Config, step: int, steps: int) -> bool:
@@ -317,39 +311,3 @@ def is_drawn(config: Config, epoch: int, step: int, steps: int, elapsed: float) 
     if is_saving(config, epoch):
         return step == (last_drawn or steps)
     return step == last_drawn and elapsed / step * steps >= LONG_EPOCH
-
-
-def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
-    """Run the linear probe and record it, unless there are no labels or it is on record."""
-    recorded = [record["epoch"] for record in evaluations(read_records(config.metrics_file))]
-    if data.probe is None or epoch in recorded:
-        return
-    started = time.perf_counter()
-    if config.eval_protocol == "sgd":
-        scores = probe_sgd(
-            module,
-            *data.probe,
-            eval_batch_size=config.eval_batch_size,
-            eval_lr=config.eval_lr,
-            eval_momentum=config.eval_momentum,
-            eval_epoch=config.eval_epoch,
-            epoch=epoch,
-            seed=config.seed,
-        )
-    else:
-        scores = probe_logistic_regression(
-            module,
-            *data.probe,
-            eval_snippets=config.eval_snippets,
-            eval_snippets_validation=config.eval_snippets_validation,
-            seed=config.seed,
-        )
-    record = {"record": "evaluation", "epoch": epoch, "protocol": config.eval_protocol, **scores}
-    record |= {"seconds": round(time.perf_counter() - started, 3)} | data.skipped
-    append_record(config.metrics_file, record)
-    print(f"eval_result in epoch{epoch}: {scores['accuracy']:.4f}", flush=True)
-    if not scores.get("converged", True):
-        print(
-            "warning: the linear probe did not converge; its figures are a lower bound", flush=True
-        )
-    say_health(config)

@@ -33,8 +33,8 @@ def run_killed(workplace, kills, script, *arguments):
     first, *killed, last = map(int, output.split())
     assert (first, last) == (0, 0)
     assert len(killed) == kills
-    assert set(killed) <= {-9, 130, 143, 0}
-    assert killed.count(0) <= kills / 2  # the moments lie within the runs
+    assert set(killed) <= {-9, 130, 143, 0, -2, -15}  # the last two when all is done already
+    assert killed[:4].count(0) <= 2  # the first moments lie within the runs
     assert "Traceback" not in (workplace / "output.txt").read_text()
 
 
@@ -140,6 +140,27 @@ def test_a_probe_is_not_waited_for(config, monkeypatch):
             train(config, restart=True)
     assert same(uninterrupted, weights_after(config))
     assert without_seconds(config) == records
+
+
+def test_an_interruption_where_python_cannot_raise_comes_again(workplace):
+    """In the callback of a weak reference an exception is printed and forgotten."""
+    (workplace / "script.py").write_text(
+        "import signal, weakref\n"
+        "from sola.runtime import run_script\n"
+        "def main():\n"
+        "    thing = set()\n"
+        "    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))\n"
+        "    del thing\n"
+        "    signal.pause()\n"
+        "run_script(main)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "script.py"], cwd=workplace, env=ENVIRONMENT, capture_output=True,
+        text=True, timeout=100,
+    )  # fmt: skip
+    assert result.returncode == 143
+    assert result.stderr.startswith("interrupted; the same command goes on")
+    assert result.stderr.count("\n") == 1
 
 
 def test_signals_are_deferred_but_where_nothing_is_to_be_saved():

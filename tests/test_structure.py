@@ -8,7 +8,7 @@ LEVELS = [
     {"prepare"},
     {"data_files"},
     {"training", "export", "data_report"},
-    {"pictures"},
+    {"pictures", "evaluation", "sources"},
     {"run_data", "manifest", "encoder", "heads"},
     {"probe", "plots", "tsm_sheet", "windows", "synthetic", "report", "formats"},
     {"encode", "learner"},

@@ -1,0 +1,52 @@
+"""The evaluation of a run: its linear probe, on record and in words."""
+
+import time
+
+from sola.config import Config
+from sola.metrics import append_record, evaluations, read_records
+from sola.model import SoLaModule
+from sola.probe import probe_logistic_regression, probe_sgd
+from sola.report import health
+from sola.run_data import RunData
+
+
+def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
+    """Run the linear probe and record it, unless there are no labels or it is on record."""
+    recorded = [record["epoch"] for record in evaluations(read_records(config.metrics_file))]
+    if data.probe is None or epoch in recorded:
+        return
+    started = time.perf_counter()
+    if config.eval_protocol == "sgd":
+        scores = probe_sgd(
+            module,
+            *data.probe,
+            eval_batch_size=config.eval_batch_size,
+            eval_lr=config.eval_lr,
+            eval_momentum=config.eval_momentum,
+            eval_epoch=config.eval_epoch,
+            epoch=epoch,
+            seed=config.seed,
+        )
+    else:
+        scores = probe_logistic_regression(
+            module,
+            *data.probe,
+            eval_snippets=config.eval_snippets,
+            eval_snippets_validation=config.eval_snippets_validation,
+            seed=config.seed,
+        )
+    record = {"record": "evaluation", "epoch": epoch, "protocol": config.eval_protocol, **scores}
+    record |= {"seconds": round(time.perf_counter() - started, 3)} | data.skipped
+    append_record(config.metrics_file, record)
+    print(f"eval_result in epoch{epoch}: {scores['accuracy']:.4f}", flush=True)
+    if not scores.get("converged", True):
+        print(
+            "warning: the linear probe did not converge; its figures are a lower bound", flush=True
+        )
+    say_health(config)
+
+
+def say_health(config: Config) -> None:
+    """Print what the last record shows of the training's health."""
+    for line in health(read_records(config.metrics_file), config):
+        print(line, flush=True)
