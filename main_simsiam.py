@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     print(f"pictures: {config.picture_folder}/")
     print("next:", " ".join(command))
+    print("for a baseline, untouched features by the same route: --load_model=0")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def save_figure(path: str | Path, figure: Figure) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST_NAME) -> str:
     """A name that fits over a picture, and is no mathematical text."""
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME // 2 - 1]}…{name[-LONGEST_NAME // 2 :]}"
+    if len(name) > longest:
+        name = f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"
     return name.replace("$", r"\$")

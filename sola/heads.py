@@ -121,7 +121,8 @@ def write_for_head(name: str, written: Written, annotations: dict[str, Annotatio
     if usual.layout == "split" and written.splits == [""]:
         print(f"note: {name} reads training/ and validation/, these are in one folder as the input")
     if head.beside and not annotations:
-        print(f"note: {head.beside} is not written; --annotations=JSON makes it")
+        if not (folder / head.beside).exists():
+            print(f"note: there is no {head.beside} yet; --annotations=JSON makes it")
     elif head.beside == NUMERIC_ANNOTATIONS:
         write_numeric(written, annotations, prefix)
     elif head.beside == BLOCK_LIST:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CURVES = "curves.png"
 METRICS = "metrics.jsonl"
 COLUMNS = 4
+UNTOUCHED = "untouched features (epoch 0)"
 FEW_POINTS = 30  # which get a mark each
 
 
@@ -39,13 +40,22 @@ class Panel:
 
 
 PANELS = (
-    Panel("loss", "loss", {"plateau": "loss_plateau", "floor": "loss_floor"}),
+    Panel(
+        "loss",
+        "loss",
+        {"plateau, best constant": "loss_plateau", "floor, the target's entropy": "loss_floor"},
+    ),
     Panel("probe: accuracy", "accuracy", {"larger class": "majority_share"}, is_probed=True),
     Panel("probe: balanced accuracy", "balanced_accuracy", {}, is_probed=True),
     Panel("probe: ROC-AUC", "roc_auc", {}, is_probed=True),
     Panel("tanh(alpha), weight of the update", "tanh_alpha", {}),
-    Panel("size of the update / of its input", "update_ratio", {}),
-    Panel("predicted cosines: mean, spread", "cosine_mean", {}, spread="cosine_std"),
+    Panel("|update| / |input|", "update_ratio", {}),
+    Panel(
+        "predicted cosines: mean \N{PLUS-MINUS SIGN} deviation",
+        "cosine_mean",
+        {},
+        spread="cosine_std",
+    ),
     Panel("probe: average precision", "average_precision", {}, is_probed=True),
 )
 
@@ -70,12 +80,11 @@ def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
         if axes.get_subplotspec().is_last_row():
             axes.set_xlabel("epoch", fontsize=8)
     names = [short(name) for name in runs]
-    figure.suptitle(
-        f"Training of {names[0]}" if len(runs) == 1 else "Trainings", fontsize=11, y=0.985
-    )
+    figure.suptitle(f"Training of {short(', '.join(runs), 120)}", fontsize=11, y=0.985)
     handles = [_line(f"C{number}") for number in range(len(runs))] if len(runs) > 1 else []
-    handles += [_line("black", linestyle="--")]
-    labels = (names if len(runs) > 1 else []) + ["untouched features (epoch 0)"]
+    labels = names if len(runs) > 1 else []
+    if any(r["record"] == "evaluation" and r["epoch"] == 0 for run in runs.values() for r in run):
+        handles, labels = [*handles, _line("black", linestyle="--")], [*labels, UNTOUCHED]
     figure.legend(
         handles,
         labels,
@@ -126,7 +135,8 @@ def _draw_levels(axes: Axes, panel: Panel, runs: Iterable[Sequence[Record]]) -> 
             text = f"{text}: {levels[-1]:.3f} \N{DOWNWARDS ARROW}"
             axes.text(0.99, 0.02, text, transform=axes.transAxes, **place)
         else:
-            axes.text(0.99, levels[-1], text, transform=axes.get_yaxis_transform(), **place)
+            for level in levels:
+                axes.text(0.99, level, text, transform=axes.get_yaxis_transform(), **place)
 
 
 def _line(colour: str, **style: str):
@@ -138,9 +148,10 @@ def _line(colour: str, **style: str):
 def read_runs(paths: Sequence[str]) -> dict[str, list[Record]]:
     """Name -> records of runs given as their folders or metrics.jsonl. Raises SolaError."""
     files = [Path(path) / METRICS if Path(path).is_dir() else Path(path) for path in paths]
-    names = [file.absolute().parent.name for file in files]
-    if len(set(names)) < len(names):
-        names = [str(file.parent) for file in files]
+    files = list({file.resolve(): file for file in files}.values())
+    parts = [file.absolute().parent.parts[1:] for file in files]
+    depth = next(n for n in range(1, 99) if len({p[-n:] for p in parts}) == len(parts))
+    names = ["/".join(p[-depth:]) for p in parts]  # as much of the path as tells them apart
     runs = {}
     for name, file in zip(names, files, strict=True):
         if not file.exists():
@@ -157,12 +168,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--output",
         metavar="PNG",
-        help="default: where the run itself draws them; for several runs curves.png here",
+        help="default: where the run itself draws them; for several runs curves_<names>.png here",
     )
     options = parser.parse_args(arguments)
     runs = read_runs(options.runs)
-    output = Path(options.output or CURVES)
-    settings = Path(options.runs[0]) / "config.yaml"
+    output = Path(options.output or f"curves_{'_'.join(runs):.100}.png".replace("/", "-"))
+    if output.suffix != ".png" or output.is_dir():
+        raise SolaError(f"--output={output}: must be a file that ends in .png")
+    first = Path(options.runs[0])
+    settings = (first if first.is_dir() else first.parent) / "config.yaml"
     if options.output is None and len(runs) == 1 and settings.is_file():
         output = load_config(settings).picture_folder / CURVES
     save_figure(output, curves(runs))

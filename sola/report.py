@@ -25,7 +25,7 @@ EVALUATION_COLUMNS = {
 def describe(record: Record, config: Config) -> str:
     """An epoch's record as a line."""
     way = _way_down(record["loss"], config)
-    where = f"{way:.0%} of the way from plateau to floor" if way >= 0 else "above the plateau"
+    where = f"{way:.0%} of the way from plateau to floor" if way >= 0 else "not below the plateau"
     return (
         f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f} ({where})  "
         f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
@@ -129,11 +129,20 @@ def summary(config: Config, records: list[Record]) -> str:
         lines.append(evaluation_table(records))
         best_gain = gain(records, best)
         lines.append(
-            f"best epoch: {best['epoch']}, accuracy {best['accuracy']:.4f} "
+            f"best epoch by accuracy: {best['epoch']}, {best['accuracy']:.4f} "
             f"({best_gain:+.4f} against the untouched features)"
         )
+        others = {
+            name: max(evaluations(records), key=lambda record: record[name])["epoch"]
+            for name in ("roc_auc", "average_precision")
+        }
+        if any(epoch != best["epoch"] for epoch in others.values()):
+            lines.append(
+                f"highest ROC-AUC: epoch {others['roc_auc']}, highest average precision: epoch "
+                f"{others['average_precision']}"
+            )
         if best_gain <= 0:
-            lines.append("warning: no epoch is above the untouched features: --load_model=0")
+            lines.append("warning: by accuracy no epoch is above the untouched features, epoch 0")
     losses = [record["loss"] for record in records if record["record"] == "epoch"]
     if losses and _way_down(losses[-1], config) < PLATEAU_MARGIN:
         _, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)

@@ -102,9 +102,15 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> State
     clear_temporary(folder)
     clear_temporary(config.picture_folder)
     state = load_state(folder)
-    if state is not None:
-        _check_same_run(state, config, lengths)
-    elif saved_epochs(config):
+    differences = _differences(state, config, lengths) if state is not None else []
+    if differences and (state["epoch"] or len(state["figures"])):
+        raise CheckpointError(
+            f"{folder}: holds another run ({'; '.join(differences)}); "
+            "use another exp_name, or --restart to set it aside"
+        )
+    if differences:
+        state = None  # nothing is trained yet
+    elif state is None and saved_epochs(config):
         raise CheckpointError(
             f"{folder}: holds checkpoints but no training state to continue from; "
             "--restart sets them aside, another exp_name leaves them"
@@ -136,7 +142,8 @@ def _may_differ(key: str) -> bool:
     return key in single or key.startswith(("visualizing_", "eval_"))
 
 
-def _check_same_run(state: dict[str, Any], config: Config, lengths: dict[str, int]) -> None:
+def _differences(state: State, config: Config, lengths: dict[str, int]) -> list[str]:
+    """What differs between the run of a state and this one, of what may not."""
     old, new = state["identity"], run_identity(config, lengths)
     differences = [
         f"{key} was {old['config'].get(key)!r:.60}, is {value!r}"
@@ -151,11 +158,7 @@ def _check_same_run(state: dict[str, Any], config: Config, lengths: dict[str, in
     done = state["epoch"] + (1 if len(state["figures"]) else 0)
     if done > config.epoch:
         differences.append(f"epoch is {config.epoch}, but epoch {done} has begun")
-    if differences:
-        raise CheckpointError(
-            f"{config.run_folder}: holds another run ({'; '.join(differences)}); "
-            "use another exp_name, or --restart to set it aside"
-        )
+    return differences
 
 
 def _set_aside(folder: Path) -> None:

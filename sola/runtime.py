@@ -112,7 +112,9 @@ class ScriptParser(argparse.ArgumentParser):
     """argparse with this program's error line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER_ERROR, f"error: {' '.join(message.splitlines())} (see --help)\n")
+        hint = "; settings of the YAML are KEY=VALUE" if "unrecognized" in message else ""
+        line = " ".join(message.splitlines())
+        self.exit(EXIT_USER_ERROR, f"error: {line}{hint} (see --help)\n")
 
 
 class ArgumentParser(ScriptParser):

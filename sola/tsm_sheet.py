@@ -66,13 +66,19 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = No
     for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
         end = len(video.features) / (fps or 1)
         span = [(s / (fps or 1), e / (fps or 1)) for s, e in segments(_labels(video))]
-        for panel, features in ((before, video.features), (after, video.sola_features)):
-            image = _draw_tsm(panel, self_similarity(features), (0, end), (-1, 1))
+        length = f", T = {len(video.features)}" + (f", {end:.1f} s" if fps else "")
+        for panel, features, what in (
+            (before, video.features, f"input{length}"),
+            (after, video.sola_features, "SoLa"),
+        ):
+            tsm = self_similarity(features)
+            image = _draw_tsm(panel, tsm, (0, end), (-1, 1))
             _draw_strips(panel, span)
-        length = f"T = {len(video.features)}" + (f", {end:.1f} s" if fps else "")
-        pad = (2 * STRIP + 6) * 72 / DPI  # points
-        before.set_title(f"{short(video.name)}\ninput, {length}", fontsize=8, pad=pad)
-        after.set_title("SoLa", fontsize=8, pad=pad)
+            panel.set_title(
+                f"{short(video.name)}\n{what}, mean {tsm.mean():.2f}",
+                fontsize=8,
+                pad=(2 * STRIP + 6) * 72 / DPI,  # points
+            )
     strips = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
     figure.supxlabel(f"time ({unit}) along both axes{strips}", fontsize=9, y=6 / _height(figure))
     _draw_colour_bar(figure, image, "cosine similarity of two snippets")
@@ -95,7 +101,8 @@ def window_sheet(
         image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), (0, 1))
         panel.set_title(name, fontsize=8)
     figure.supxlabel(
-        "gathered position of the window: down projection z, across prediction h(z)",
+        "gathered position of the window (rows: projections z, columns: predictions h(z), so that "
+        "it need not be symmetric)",
         fontsize=9,
         y=6 / _height(figure),
     )

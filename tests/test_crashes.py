@@ -34,23 +34,23 @@ def run_killed(workplace, kills, script, *arguments):
     assert (first, last) == (0, 0)
     assert len(killed) == kills
     assert set(killed) <= {-9, 130, 143, 0, -2, -15}  # the last two when all is done already
-    assert killed[:4].count(0) <= 2  # the first moments lie within the runs
+    assert killed[0] != 0  # the moments lie within the runs
     assert "Traceback" not in (workplace / "output.txt").read_text()
 
 
 def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
-    settings = ["exp_name=NAME", "epoch=30", "saving_epoch=30"]
+    settings = ["exp_name=NAME", "epoch=60", "saving_epoch=60"]
     run_killed(workplace, kills, "main_simsiam", *settings)
-    whole, killed = (replace(config, exp_name=name, epoch=30) for name in ("whole", "killed"))
+    whole, killed = (replace(config, exp_name=name, epoch=60) for name in ("whole", "killed"))
     assert without_seconds(whole) == without_seconds(killed)
-    assert whole.model_file(30).read_bytes() == killed.model_file(30).read_bytes()
+    assert whole.model_file(60).read_bytes() == killed.model_file(60).read_bytes()
     states = [load_state(run.run_folder) for run in (whole, killed)]
     assert same(states[0]["model"], states[1]["model"])
     moments = [state["optimiser"] for state in states]
     assert all(same(moments[0][number], moments[1][number]) for number in moments[0])
-    assert whole.picture_folder.joinpath("whole_epoch30.png").exists()
+    assert whole.picture_folder.joinpath("whole_epoch60.png").exists()
     names = [
-        {path.name.replace(run.exp_name, "") for path in folder.iterdir()}
+        {re.sub(r"whole|killed|(?<=state_)\d+-\d+", "", path.name) for path in folder.iterdir()}
         for run in (whole, killed)
         for folder in (run.run_folder, run.picture_folder)
     ]

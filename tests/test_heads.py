@@ -109,7 +109,9 @@ def test_actionformer_reads_one_flat_folder_and_its_json(workplace, expected, ca
     assert "1 videos; train_split and val_split are of ['train'], num_classes: 2" in output
     assert "note: 2 annotated videos without features or duration" in output
     process("--for=actionformer")
-    assert "annotations.json is not written; --annotations=JSON" in capsys.readouterr().out
+    assert "there is no" not in capsys.readouterr().out  # but one of before
+    process("--for=actionformer", "--output=new")
+    assert "there is no annotations.json yet; --annotations=JSON" in capsys.readouterr().out
 
 
 def test_label_ids_of_the_file_stay(workplace, trained, capsys):

@@ -74,7 +74,7 @@ def test_curves_are_the_records(drawn):
 def test_levels_are_lines_with_names(drawn):
     assert sorted(map(level, drawn["loss"].lines[1:])) == [0.28, 0.385]
     names = {text.get_text(): text.get_position()[1] for text in drawn["loss"].texts}
-    assert names == {"floor": 0.28, "plateau": 0.385}
+    assert names == {"floor, the target's entropy": 0.28, "plateau, best constant": 0.385}
     assert sorted(map(level, drawn["accuracy"].lines[1:])) == [0.59, 0.6]
     assert [text.get_text() for text in drawn["accuracy"].texts] == ["larger class"]
     dashed = [line for line in drawn["roc_auc"].lines if line.get_linestyle() == "--"]
@@ -118,7 +118,7 @@ def test_what_is_not_on_record_is_said(tmp_path):
     figure = curves({"one": lines})
     texts = {axes.get_title(): [t.get_text() for t in axes.texts] for axes in figure.axes}
     assert texts["probe: accuracy"] == ["no linear probe was run"]
-    assert texts["size of the update / of its input"] == ["not on record yet"]
+    assert texts["|update| / |input|"] == ["not on record yet"]
     assert texts["loss"] == []
     save_figure(tmp_path / "curves.png", figure)
     save_figure(tmp_path / "curves.png", curves({"one": records()[:1]}))  # epoch 0 alone
@@ -134,14 +134,19 @@ def test_the_command_draws_where_the_run_does(workplace):
     plots.main(["models/tiny"])
     assert (workplace / "visualizing/tiny/curves.png").read_bytes()
     plots.main(["models/tiny/metrics.jsonl", write_run(workplace / "b/tiny", records())])
-    assert (workplace / "curves.png").is_file()
+    assert (workplace / "curves_models-tiny_b-tiny.png").is_file()
+    for path in ("b/tiny", "b/tiny/metrics.jsonl"):  # without its config.yaml
+        plots.main([path, path])
+    assert (workplace / "curves_tiny.png").is_file()
 
 
 def test_bad_runs_are_refused(workplace):
     write_run(workplace / "empty", [])
     (workplace / "bad").mkdir()
     (workplace / "bad/metrics.jsonl").write_text("no\n")
+    write_run(workplace / "good", records())
     for runs, words in (
+        (["good", "--output=good"], r"--output=good: must be a file that ends in \.png"),
         (["absent"], "absent: no such file; name the folder of a run"),
         (["empty"], "holds no records yet"),
         (["bad"], "line 1 is damaged"),
@@ -157,4 +162,4 @@ def test_it_runs_as_a_script_without_torch(workplace):
     path = f"{workplace}:{REPOSITORY}"
     result = run_script("sola/plots.py", "models/tiny", cwd=workplace, path=path)
     assert result.returncode == 0, result.stderr
-    assert "curves.png: curves of tiny" in result.stdout
+    assert "curves_tiny.png: curves of tiny" in result.stdout

@@ -95,7 +95,7 @@ def test_epoch_lines_say_how_far_the_loss_is_down(config):
     )
     halfway = describe(record | {"loss": (FLOOR + PLATEAU) / 2}, config)
     assert "(50% of the way" in halfway
-    assert "(above the plateau)" in describe(record | {"loss": 0.5}, config)
+    assert "(not below the plateau)" in describe(record | {"loss": 0.5}, config)
 
 
 def test_the_summary_says_where_the_time_went(config):

@@ -94,6 +94,19 @@ def test_restart_keeps_the_old_run_aside(workplace, drawing_config):
     assert len(list((workplace / "visualizing").glob("tiny*"))) == 2
 
 
+def test_a_run_that_has_not_trained_yet_begins_as_told(config, monkeypatch):
+    uninterrupted = weights_after(replace(config, learning_rate=0.01))
+    records = without_seconds(config)
+    shutil.rmtree(config.run_folder)
+    with monkeypatch.context() as patch:
+        dies_at_call(patch, training, "training_step", 1)
+        with contextlib.suppress(KeyboardInterrupt):
+            train(config)
+    assert (config.run_folder / "state_0-0.pt").exists()
+    assert same(uninterrupted, weights_after(replace(config, learning_rate=0.01)))
+    assert without_seconds(config) == records
+
+
 def test_foreign_checkpoints_are_not_overwritten(workplace, config):
     config.run_folder.mkdir(parents=True)
     config.model_file(150).write_text("of another program")

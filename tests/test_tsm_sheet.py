@@ -119,7 +119,9 @@ def test_axes_are_in_seconds_where_the_rate_is_known():
             assert axes.get_xlim() == (0, end)
             assert axes.get_ylim() == (end, 0)  # time runs downwards
         assert figure.get_supxlabel() == f"time ({unit}) along both axes"  # no labels, no strips
-    assert figure.axes[0].get_title() == "video_30\ninput, T = 30, 15.0 s"
+    mean = self_similarity(picture(30).features).mean()
+    assert figure.axes[0].get_title() == f"video_30\ninput, T = 30, 15.0 s, mean {mean:.2f}"
+    assert figure.axes[1].get_title() == "video_30\nSoLa, mean 1.00"
 
 
 def test_names_are_no_mathematics(tmp_path):
