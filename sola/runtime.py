@@ -160,7 +160,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except SolaError as error:
         message = str(error)
     except (MemoryError, RuntimeError) as error:
-        message = _what_to_do(error)
+        if isinstance(error.__cause__, Interrupted):  # so does Python while it makes a class
+            status, message = _say_interrupted(error.__cause__), ""
+        else:
+            message = _what_to_do(error)
         if message is None:
             raise
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
@@ -170,10 +173,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         place = f"{error.filename}: " if error.filename else ""
         message = f"{place}{error.strerror or error}"
     except KeyboardInterrupt as interruption:
-        status, message = 128 + getattr(interruption, "number", signal.SIGINT), ""
-        if is_first_rank():
-            default = "interrupted; the same command goes on from what is saved"
-            print(str(interruption) or default, file=sys.stderr)
+        status, message = _say_interrupted(interruption), ""
     _handle_signals(signal.SIG_DFL)  # all is done: nothing to say any more
     sys.unraisablehook = ignored_before
     if message:
@@ -184,6 +184,14 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.stdout.flush()
         os._exit(0)
     sys.exit(status)
+
+
+def _say_interrupted(interruption: BaseException) -> int:
+    """Say what is saved; the exit status."""
+    if is_first_rank():
+        default = "interrupted; the same command goes on from what is saved"
+        print(str(interruption) or default, file=sys.stderr)
+    return 128 + getattr(interruption, "number", signal.SIGINT)
 
 
 def _what_to_do(error: MemoryError | RuntimeError) -> str | None:

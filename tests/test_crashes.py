@@ -142,16 +142,25 @@ def test_a_probe_is_not_waited_for(config, monkeypatch):
     assert without_seconds(config) == records
 
 
-def test_an_interruption_where_python_cannot_raise_comes_again(workplace):
-    """In the callback of a weak reference an exception is printed and forgotten."""
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    thing = set()\n"  # in the callback of a weak reference it is printed and forgotten
+        "    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))\n"
+        "    del thing\n"
+        "    signal.pause()\n",
+        "    class Name:\n"  # Python 3.11 makes a RuntimeError of it
+        "        def __set_name__(self, *_):\n"
+        "            signal.raise_signal(signal.SIGTERM)\n"
+        "    class Owner:\n"
+        "        name = Name()\n",
+    ],
+)
+def test_an_interruption_gets_through_where_python_hides_it(workplace, body):
     (workplace / "script.py").write_text(
         "import signal, weakref\n"
         "from sola.runtime import run_script\n"
-        "def main():\n"
-        "    thing = set()\n"
-        "    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))\n"
-        "    del thing\n"
-        "    signal.pause()\n"
+        f"def main():\n{body}"
         "run_script(main)\n"
     )
     result = subprocess.run(
