@@ -124,6 +124,8 @@ class Config:
             ("eval_protocol", self.eval_protocol in ("logistic_regression", "sgd"),
              "must be logistic_regression or sgd"),
             ("eval_epoch", passes_suffice, "eval_protocol: sgd needs at least 6 passes"),
+            ("visualizing_fps", self.visualizing_fps == 0 or self.visualizing_fps >= 1e-3,
+             "must be 0, not known, or at least 0.001"),
             ("kernel_size1", self.kernel_size1 % 2 == 1, "must be odd"),
             ("kernel_size2", self.kernel_size2 % 2 == 1, "must be odd"),
             ("sampling_duration", last_position < self.sampling_duration,

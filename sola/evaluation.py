@@ -1,18 +1,24 @@
 """The evaluation of a run: its linear probe, on record and in words."""
 
 import time
+from collections.abc import Sequence
 
 from sola.config import Config
-from sola.metrics import append_record, evaluations, read_records
+from sola.metrics import Record, append_record, evaluations
 from sola.model import SoLaModule
 from sola.probe import probe_logistic_regression, probe_sgd
 from sola.report import health
 from sola.run_data import RunData
 
 
-def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> None:
-    """Run the linear probe and record it, unless there are no labels or it is on record."""
-    recorded = [record["epoch"] for record in evaluations(read_records(config.metrics_file))]
+def evaluate(
+    config: Config, epoch: int, module: SoLaModule, data: RunData, records: list[Record]
+) -> None:
+    """Run the linear probe and record it, unless there are no labels or it is on record.
+
+    records: those in metrics.jsonl; the new one is added to both.
+    """
+    recorded = [record["epoch"] for record in evaluations(records)]
     if data.probe is None or epoch in recorded:
         return
     started = time.perf_counter()
@@ -38,15 +44,16 @@ def evaluate(config: Config, epoch: int, module: SoLaModule, data: RunData) -> N
     record = {"record": "evaluation", "epoch": epoch, "protocol": config.eval_protocol, **scores}
     record |= {"seconds": round(time.perf_counter() - started, 3)} | data.skipped
     append_record(config.metrics_file, record)
+    records.append(record)
     print(f"eval_result in epoch{epoch}: {scores['accuracy']:.4f}", flush=True)
     if not scores.get("converged", True):
         print(
             "warning: the linear probe did not converge; its figures are a lower bound", flush=True
         )
-    say_health(config)
+    say_health(config, records)
 
 
-def say_health(config: Config) -> None:
+def say_health(config: Config, records: Sequence[Record]) -> None:
     """Print what the last record shows of the training's health."""
-    for line in health(read_records(config.metrics_file), config):
+    for line in health(records, config):
         print(line, flush=True)

@@ -1,7 +1,6 @@
 """metrics.jsonl: one record an epoch and one an evaluation. What is printed is a view of it."""
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,10 @@ from sola.files import read_bytes
 from sola.runtime import SolaError
 
 Record = dict[str, Any]
+OPTIONAL_NUMBERS = (  # which an earlier version may not have written
+    "cosine_mean", "cosine_std", "update_ratio", "loss_floor", "loss_plateau", "windows",
+    "seconds_reading", "seconds_drawing", "snippets", "seconds",
+)  # fmt: skip
 NUMBERS = {  # what the program itself reads of a record
     "epoch": ("loss", "tanh_alpha", "seconds"),
     "evaluation": (
@@ -57,14 +60,13 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _is_record(record: Any) -> bool:
+    if not isinstance(record, dict) or record.get("record") not in NUMBERS:
+        return False
+    numbers = [*NUMBERS[record["record"]], *(n for n in OPTIONAL_NUMBERS if n in record)]
     return (
-        isinstance(record, dict)
-        and record.get("record") in ("epoch", "evaluation")
-        and type(record.get("epoch")) is int
-        and all(
-            type(record.get(name)) in (int, float) and math.isfinite(record[name])
-            for name in NUMBERS[record["record"]]
-        )
+        type(record.get("epoch")) is int
+        and 0 <= record["epoch"] <= 10**9
+        and all(type(record.get(n)) in (int, float) and abs(record[n]) < 1e300 for n in numbers)
     )
 
 

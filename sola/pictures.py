@@ -1,5 +1,6 @@
 """The pictures of a run: TSMs of whole videos, the windows it trains on, and its curves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from sola.config import Config
 from sola.encode import encode_video
 from sola.figures import save_figure
 from sola.learner import Learner
-from sola.metrics import read_records
+from sola.metrics import Record
 from sola.plots import CURVES, curves
 from sola.run_data import RunData
-from sola.tsm_sheet import VideoPicture, tsm_sheet, window_sheet
+from sola.tsm_sheet import VideoPicture, self_similarity, tsm_sheet, window_sheet
 from sola.windows import epoch_windows
 
 WINDOWS_DRAWN = 4
@@ -25,7 +26,8 @@ def draw_tsms(config: Config, epoch: int, learner: Learner, data: RunData) -> No
     for name, file in data.drawn.items():
         features = read_features(file)
         encoded = encode_video(module, features)
-        videos.append(VideoPicture(name, features, encoded, data.drawn_labels.get(name)))
+        tsms = self_similarity(features), self_similarity(encoded)
+        videos.append(VideoPicture(name, file.length, *tsms, data.drawn_labels.get(name)))
     about = f"{config.exp_name}, epoch {epoch}"
     sheet = tsm_sheet(f"Temporal self-similarity, {about}", videos, config.visualizing_fps or None)
     save_figure(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png", sheet)
@@ -55,8 +57,7 @@ def first_windows(
     return [Path(file.path).stem for file in files], np.stack(windows)
 
 
-def draw_curves(config: Config) -> None:
-    """Draw curves.png from what is on record, if anything is."""
-    records = read_records(config.metrics_file)
+def draw_curves(config: Config, records: Sequence[Record]) -> None:
+    """Draw curves.png, if anything is on record."""
     if records:
         save_figure(config.picture_folder / CURVES, curves({config.exp_name: records}))

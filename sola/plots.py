@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sola.config import load_config
-from sola.figures import save_figure, short
+from sola.figures import new_figure, plain, save_figure
 from sola.metrics import Record, read_records
 from sola.runtime import ScriptParser, SolaError, run_script
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CURVES = "curves.png"
 METRICS = "metrics.jsonl"
 COLUMNS = 4
+MOST_RUNS = 10  # as there are colours
 UNTOUCHED = "untouched features (epoch 0)"
 FEW_POINTS = 30  # which get a mark each
 
@@ -62,11 +64,12 @@ PANELS = (
 
 def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
     """The curves of runs, name -> records as of metrics.jsonl, one colour each."""
-    from matplotlib.figure import Figure
-
     rows = len(PANELS) // COLUMNS
-    figure = Figure(figsize=(3.6 * COLUMNS, 2.9 * rows + 0.5), dpi=100)
-    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.09, top=0.86, wspace=0.26, hspace=0.36)
+    legend_rows = -(-(len(runs) + 1) // COLUMNS)
+    width, height = 360 * COLUMNS, 290 * rows + 30 + 20 * legend_rows
+    figure = new_figure(width, height)
+    top = 1 - (70 + 20 * legend_rows) / height
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.09, top=top, wspace=0.26, hspace=0.36)
     for panel, axes in zip(PANELS, figure.subplots(rows, COLUMNS).flat, strict=True):
         axes.set_title(panel.title, fontsize=9)
         axes.tick_params(labelsize=7)
@@ -79,8 +82,8 @@ def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
             axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", fontsize=8)
         if axes.get_subplotspec().is_last_row():
             axes.set_xlabel("epoch", fontsize=8)
-    names = [short(name) for name in runs]
-    figure.suptitle(f"Training of {short(', '.join(runs), 120)}", fontsize=11, y=0.985)
+    names = [plain(name) for name in runs]
+    figure.suptitle(f"Training of {plain(', '.join(runs), 120)}", fontsize=11, y=1 - 10 / height)
     handles = [_line(f"C{number}") for number in range(len(runs))] if len(runs) > 1 else []
     labels = names if len(runs) > 1 else []
     if any(r["record"] == "evaluation" and r["epoch"] == 0 for run in runs.values() for r in run):
@@ -89,8 +92,8 @@ def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
         handles,
         labels,
         loc="upper center",
-        bbox_to_anchor=(0.5, 0.955),
-        ncols=6,
+        bbox_to_anchor=(0.5, 1 - 28 / height),
+        ncols=COLUMNS,
         fontsize=8,
         frameon=False,
     )
@@ -149,9 +152,12 @@ def read_runs(paths: Sequence[str]) -> dict[str, list[Record]]:
     """Name -> records of runs given as their folders or metrics.jsonl. Raises SolaError."""
     files = [Path(path) / METRICS if Path(path).is_dir() else Path(path) for path in paths]
     files = list({file.resolve(): file for file in files}.values())
-    parts = [file.absolute().parent.parts[1:] for file in files]
-    depth = next(n for n in range(1, 99) if len({p[-n:] for p in parts}) == len(parts))
-    names = ["/".join(p[-depth:]) for p in parts]  # as much of the path as tells them apart
+    if len(files) > MOST_RUNS:
+        raise SolaError(f"{len(files)} runs: at most {MOST_RUNS} can be told apart")
+    places = [file.absolute().parent if file.name == METRICS else file.absolute() for file in files]
+    depths = (n for n in range(1, 99) if len({p.parts[-n:] for p in places}) == len(places))
+    depth = next(depths, 99)  # as much of the paths as tells them apart
+    names = ["/".join(place.parts[1:][-depth:]) for place in places]
     runs = {}
     for name, file in zip(names, files, strict=True):
         if not file.exists():
@@ -179,7 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     settings = (first if first.is_dir() else first.parent) / "config.yaml"
     if options.output is None and len(runs) == 1 and settings.is_file():
         output = load_config(settings).picture_folder / CURVES
-    save_figure(output, curves(runs))
+    draft = output.with_name(f".{os.getpid()}.{output.name}")  # the run may draw it meanwhile
+    save_figure(draft, curves(runs))
+    os.replace(draft, output)
     print(f"{output}: curves of {', '.join(runs)}")
 
 

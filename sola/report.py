@@ -10,7 +10,7 @@ from sola.tsm import loss_landmarks
 
 PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
 PLATEAU_EPOCHS = 10  # at the plateau, until it is said
-ALIKE, ALIKE_SPREAD = 0.98, 0.01  # mean and spread of cosines that have collapsed
+ALIKE_SPREAD = 0.01  # of cosines that have collapsed, and a fifth of what it was
 LARGEST_TANH = 0.99  # beyond, tanh passes under 2 % of the gradient on to alpha
 FALLS = 3  # of the probe in a row, until it is said
 EVALUATION_COLUMNS = {
@@ -60,6 +60,11 @@ def _is_at_plateau(epochs: Sequence[Record], config: Config) -> bool:
 
 
 def _say_plateau(epochs: Sequence[Record], config: Config) -> str:
+    if any(_way_down(record["loss"], config) > PLATEAU_MARGIN for record in epochs):
+        return (
+            f"the loss has gone back to its plateau for {PLATEAU_EPOCHS} epochs; --restart with a "
+            f"lower learning_rate than {config.learning_rate}"
+        )
     steps = sum(math.ceil(r.get("windows", 0) / config.batch_size) for r in epochs)
     return (
         f"the loss has been at its plateau for {PLATEAU_EPOCHS} epochs ({steps} steps so far): no "
@@ -69,17 +74,13 @@ def _say_plateau(epochs: Sequence[Record], config: Config) -> str:
 
 
 def _has_collapsed(epochs: Sequence[Record], _: Config) -> bool:
-    last = epochs[-1] if epochs else {}
-    if last.get("cosine_std", 1.0) >= ALIKE_SPREAD or "cosine_mean" not in last:
-        return False
-    largest = max(record.get("cosine_std", 0.0) for record in epochs)
-    return last["cosine_mean"] > ALIKE or last["cosine_std"] < largest / 5
+    spreads = [record["cosine_std"] for record in epochs if "cosine_std" in record]
+    return bool(spreads) and spreads[-1] < min(ALIKE_SPREAD, max(spreads) / 5)
 
 
 def _say_collapse(epochs: Sequence[Record], config: Config) -> str:
-    mean, std = epochs[-1]["cosine_mean"], epochs[-1]["cosine_std"]
     return (
-        f"the predicted similarities are all alike (cosines {mean:.3f}, spread {std:.4f}): the "
+        f"the predicted cosines are all alike, spread {epochs[-1]['cosine_std']:.4f}: the "
         f"training has collapsed; --restart with a lower learning_rate than {config.learning_rate}"
     )
 
@@ -99,11 +100,15 @@ def _say_alpha(epochs: Sequence[Record], config: Config) -> str:
 def _is_probe_falling(probes: Sequence[Record], _: Config) -> bool:
     scores = [record["accuracy"] for record in probes[-FALLS - 1 :]]
     falls = [after < before for before, after in itertools.pairwise(scores)]
-    return len(falls) == FALLS and all(falls)
+    if len(falls) < FALLS or not all(falls):
+        return False
+    share, count = scores[-1], probes[-1].get("snippets", math.inf)
+    error = math.sqrt(share * (1 - share) / count)  # standard, of an accuracy
+    return scores[0] - scores[-1] > error
 
 
 def _say_falling(probes: Sequence[Record], _: Config) -> str:
-    best = max(probes, key=lambda record: record["accuracy"])
+    best = best_evaluation(probes)
     return (
         f"the probe has fallen {FALLS} times in a row; the best epoch so far is {best['epoch']}, "
         f"accuracy {best['accuracy']:.4f}"

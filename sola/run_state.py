@@ -49,6 +49,8 @@ def load_state(folder: Path) -> State | None:
     for path in reversed(state_files(folder)):
         with contextlib.suppress(DamagedError):
             state = load(path)
+            if isinstance(state, dict) and type(state.get("seconds")) is float:
+                state["seconds"] = NO_SECONDS | {"seconds": state["seconds"]}  # an earlier version
             if is_state(state):
                 return state
         path.rename(path.with_suffix(".damaged"))

@@ -91,7 +91,7 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
             more = f", and {len(so_far.figures)} steps" if len(so_far.figures) else ""
             print(f"{config.run_folder}: {so_far.epoch} of {config.epoch} epochs are done{more}")
         elif is_first_rank():
-            with DeferredSignals(), timed(so_far.seconds, "seconds_drawing", "seconds"):
+            with timed(so_far.seconds, "seconds_drawing", "seconds"):
                 draw_tsms(config, 0, learner, data)
             save_progress(config, learner, data, so_far)
         train_epochs(config, learner, data, so_far)
@@ -104,21 +104,23 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
 def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progress) -> None:
     """Train until all epochs are done; record, save, probe and draw."""
     module, device = learner.model.module, learner.target.device
+    records = from_first_rank(lambda: read_records(config.metrics_file))
     was_saved = so_far.epoch == 0 or config.model_file(so_far.epoch).exists()
     if is_first_rank() and was_saved and not len(so_far.figures):
-        evaluate(config, so_far.epoch, module, data)  # unless it is on record
-        with DeferredSignals(), timed(so_far.seconds, "seconds_drawing", "seconds"):
-            draw_curves(config)
+        evaluate(config, so_far.epoch, module, data, records)  # unless it is on record
+        with timed(so_far.seconds, "seconds_drawing", "seconds"):
+            draw_curves(config, records)
     if so_far.epoch < config.epoch:
-        windows = open_windows(
-            data.videos,
-            learner.times,
-            storage=config.storage,
-            storage_dtype=config.storage_dtype,
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
-            device=device,
-        )
+        with timed(so_far.seconds, "seconds_reading", "seconds"):
+            windows = open_windows(
+                data.videos,
+                learner.times,
+                storage=config.storage,
+                storage_dtype=config.storage_dtype,
+                batch_size=config.batch_size,
+                num_workers=config.num_workers,
+                device=device,
+            )
         floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
         ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
         print(f"training on {device}{ranks}, {len(data.videos)} windows an epoch")
@@ -130,8 +132,9 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
             so_far.epoch, so_far.figures, so_far.seconds = epoch, NO_FIGURES, NO_SECONDS.copy()
             if is_first_rank():
                 append_record(config.metrics_file, record)
+                records.append(record)
                 print(describe(record, config), flush=True)
-                say_health(config)
+                say_health(config, records)
                 if is_saving(config, epoch):
                     weights = {n: w.cpu().contiguous() for n, w in module.state_dict().items()}
                     save(config.model_file(epoch), weights)
@@ -140,10 +143,11 @@ def train_epochs(config: Config, learner: Learner, data: RunData, so_far: Progre
                 stop_if_asked(signals, device, f"after epoch {epoch} of {config.epoch}")
             if is_first_rank() and is_saving(config, epoch):
                 with signals.at_once():
-                    evaluate(config, epoch, module, data)
-            if is_first_rank() and (is_saving(config, epoch) or record["seconds"] >= LONG_EPOCH):
+                    evaluate(config, epoch, module, data, records)
+            is_long = record["seconds"] - record["seconds_drawing"] >= LONG_EPOCH
+            if is_first_rank() and (is_saving(config, epoch) or is_long):
                 with timed(so_far.seconds, "seconds_drawing", "seconds"):
-                    draw_curves(config)
+                    draw_curves(config, records)
 
 
 def find_data(config: Config) -> RunData:
@@ -218,7 +222,8 @@ def train_epoch(
             check_losses(seen[:, 0], config, epoch, data.videos, chosen[0])
             bar.set_postfix(loss=f"{seen[:, 0].mean().item():.4f}")
             seconds["seconds"] = time.perf_counter() - started
-            if is_first_rank() and is_drawn(config, epoch, step, steps, seconds["seconds"]):
+            elapsed = seconds["seconds"] - seconds["seconds_drawing"]
+            if is_first_rank() and is_drawn(config, epoch, step, steps, elapsed):
                 with timed(seconds, "seconds_drawing"):
                     draw_tsms(config, epoch, learner, data)
             if step < steps and any_rank(urgent, device):
@@ -249,8 +254,9 @@ def timed(seconds: dict[str, float], *names: str) -> Iterator[None]:
     """Add the time that this takes to some of the seconds."""
     started = time.perf_counter()
     yield
+    elapsed = time.perf_counter() - started
     for name in names:
-        seconds[name] += time.perf_counter() - started
+        seconds[name] += elapsed
 
 
 def waited_for(batches: Iterable[Tensor], seconds: dict[str, float]) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ B batch, T time (snippets of a video or window), L gathered positions of a windo
 A TSM is a temporal self-similarity matrix, [L, L], with time running along both axes.
 """
 
+import functools
 import math
 
 import torch
@@ -48,6 +49,7 @@ def similarity_matching_loss(cosines: Tensor, target: Tensor) -> Tensor:
     return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
 
 
+@functools.cache
 def loss_landmarks(tsm_size: int, oracle_coef: float, use_predictor: bool) -> tuple[float, float]:
     """Loss at the floor and on the plateau, the two levels that tell what a loss value means.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sola.figures import DPI, short
+from sola.figures import DPI, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ SIDE = 240  # pixels of a TSM's side
 STRIP = 8  # pixels of the strips along it, and as many from it
 LEFT, TOP, BELOW, BETWEEN = 62, 50, 30, 22  # pixels around a TSM
 HEADING, FOOT, RIGHT = 44, 26, 96  # pixels around all of them
+LONGEST_TITLE = 100
 VIDEOS_PER_ROW = 2
 WINDOWS_PER_ROW = 6
 ACTION_COLOUR = "#d62728"
@@ -27,11 +28,12 @@ COLOUR_MAP = "viridis"
 
 @dataclass(frozen=True)
 class VideoPicture:
-    """One video of a sheet: features before and after [T, C], labels bool [T] when known."""
+    """One video of a sheet: its T, its TSMs before and after, labels bool [T] when known."""
 
     name: str
-    features: np.ndarray
-    sola_features: np.ndarray
+    length: int
+    tsm: np.ndarray
+    sola_tsm: np.ndarray
     labels: np.ndarray | None
 
 
@@ -41,8 +43,9 @@ def self_similarity(features: np.ndarray, side: int = SIDE) -> np.ndarray:
     Those are averages over blocks of snippets, which are products of mean directions.
     """
     length = len(features)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / np.maximum(norms, 1e-12)
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    directions = features / np.where(largest > 0, largest, 1)  # squares stay within the range
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1)
     if length > side:
         edges = np.linspace(0, length, side + 1).astype(int)
         sums = np.add.reduceat(directions, edges[:-1], axis=0)
@@ -64,23 +67,24 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = No
     unit = "s" if fps else "snippets"
     figure, panels = _panels(2 * len(videos), 2 * VIDEOS_PER_ROW, title)
     for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
-        end = len(video.features) / (fps or 1)
+        end = video.length / (fps or 1)
         span = [(s / (fps or 1), e / (fps or 1)) for s, e in segments(_labels(video))]
-        length = f", T = {len(video.features)}" + (f", {end:.1f} s" if fps else "")
-        for panel, features, what in (
-            (before, video.features, f"input{length}"),
-            (after, video.sola_features, "SoLa"),
+        length = f", T = {video.length}" + (f", {end:.1f} s" if fps else "")
+        for panel, tsm, what in (
+            (before, video.tsm, f"input{length}"),
+            (after, video.sola_tsm, "SoLa"),
         ):
-            tsm = self_similarity(features)
             image = _draw_tsm(panel, tsm, (0, end), (-1, 1))
             _draw_strips(panel, span)
             panel.set_title(
-                f"{short(video.name)}\n{what}, mean {tsm.mean():.2f}",
+                f"{plain(video.name)}\n{what}, mean {tsm.mean():.2f}",
                 fontsize=8,
                 pad=(2 * STRIP + 6) * 72 / DPI,  # points
             )
-    strips = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
-    figure.supxlabel(f"time ({unit}) along both axes{strips}", fontsize=9, y=6 / _height(figure))
+    notes = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
+    if any(video.length > SIDE for video in videos):
+        notes += f"; above T = {SIDE} averaged"
+    figure.supxlabel(f"time ({unit}) along both axes{notes}", fontsize=9, y=6 / _height(figure))
     _draw_colour_bar(figure, image, "cosine similarity of two snippets")
     return figure
 
@@ -95,7 +99,7 @@ def window_sheet(
     """
     similarities = (1 + cosines) / 2
     drawn = [*similarities, similarities.mean(axis=0), target]
-    titles = [*map(short, names), "mean of these", "target"]
+    titles = [*(plain(name, 24) for name in names), "mean of these", "target"]
     figure, panels = _panels(len(drawn), WINDOWS_PER_ROW, title)
     for panel, tsm, name in zip(panels, drawn, titles, strict=True):
         image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), (0, 1))
@@ -112,14 +116,12 @@ def window_sheet(
 
 def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
     """A figure with square panels of SIDE pixels; their places are exact, and cost no layout."""
-    from matplotlib.figure import Figure
-
     columns, rows = min(count, per_row), -(-count // per_row)
     cell_width, cell_height = LEFT + SIDE + BETWEEN, TOP + SIDE + BELOW
     width = max(columns, 2) * cell_width + RIGHT
     height = HEADING + rows * cell_height + FOOT
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    figure.suptitle(title, fontsize=11, y=1 - 14 / height)
+    figure = new_figure(width, height)
+    figure.suptitle(plain(title, LONGEST_TITLE), fontsize=11, y=1 - 14 / height)
     panels = []
     for number in range(count):
         row, column = divmod(number, per_row)
@@ -149,13 +151,15 @@ def _draw_tsm(
 
 def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
     """Red bars outside the TSM, along its top and its left."""
-    panel.autoscale(False)
+    from matplotlib.collections import PolyCollection
+
     panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)
-    unit = panel.get_xlim()[1] / SIDE  # a pixel
-    for start, end in spans:
-        bar = {"color": ACTION_COLOUR, "linewidth": 0, "clip_on": False}
-        panel.broken_barh([(start, end - start)], (-2 * STRIP * unit, STRIP * unit), **bar)
-        panel.broken_barh([(-2 * STRIP * unit, STRIP * unit)], (start, end - start), **bar)
+    pixel = panel.get_xlim()[1] / SIDE
+    outer, inner = -2 * STRIP * pixel, -STRIP * pixel
+    above = [[(s, outer), (e, outer), (e, inner), (s, inner)] for s, e in spans]
+    left = [[(y, x) for x, y in corners] for corners in above]
+    bars = PolyCollection(above + left, facecolor=ACTION_COLOUR, linewidth=0, clip_on=False)
+    panel.add_collection(bars, autolim=False)
 
 
 def _draw_colour_bar(figure: Figure, image: AxesImage, label: str) -> None:

@@ -369,6 +369,17 @@ def test_a_state_of_another_run_is_refused(config, change):
         train(config)
 
 
+def test_a_state_of_an_earlier_version_is_taken(config):
+    """It held the seconds of an epoch as one number."""
+    uninterrupted = weights_after(config)
+    train(replace(config, epoch=2), restart=True)
+    path = config.run_folder / "state_2-0.pt"
+    state = torch.load(path)
+    torch.save(state | {"seconds": 1.5}, path)
+    assert same(uninterrupted, weights_after(config))
+    assert not list(config.run_folder.glob("*.damaged"))
+
+
 @pytest.mark.parametrize("change", ["seconds", "figures", "size", "tensor", "nested", "epoch"])
 def test_a_state_with_odd_values_is_damaged(config, change):
     train(replace(config, epoch=1, saving_epoch=1))

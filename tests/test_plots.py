@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from sola import plots
 from sola.config import Config
 from sola.figures import save_figure
+from sola.metrics import OPTIONAL_NUMBERS
 from sola.plots import PANELS, curves, read_runs
 from sola.runtime import SolaError
 
@@ -140,16 +141,35 @@ def test_the_command_draws_where_the_run_does(workplace):
     assert (workplace / "curves_tiny.png").is_file()
 
 
+@pytest.mark.parametrize("field", [*OPTIONAL_NUMBERS, "epoch"])
+@pytest.mark.parametrize("value", [None, "0.1", [1], 10**400, True])
+def test_odd_fields_are_damage(workplace, field, value):
+    lines = records()
+    lines[2][field] = value
+    with pytest.raises(SolaError, match="line 3 is damaged"):
+        read_runs([write_run(workplace / "odd", lines)])
+
+
+def test_files_beside_one_another_are_told_apart(workplace):
+    lines = "".join(json.dumps(line) + "\n" for line in records())
+    for name in ("a", "b"):
+        (workplace / f"{name}.jsonl").write_text(lines)
+    assert list(read_runs(["a.jsonl", "b.jsonl"])) == ["a.jsonl", "b.jsonl"]
+    save_figure("many.png", curves({str(number): records() for number in range(10)}))
+
+
 def test_bad_runs_are_refused(workplace):
     write_run(workplace / "empty", [])
     (workplace / "bad").mkdir()
     (workplace / "bad/metrics.jsonl").write_text("no\n")
     write_run(workplace / "good", records())
+    many = [workplace / f"many/{number}.jsonl" for number in range(11)]
     for runs, words in (
         (["good", "--output=good"], r"--output=good: must be a file that ends in \.png"),
         (["absent"], "absent: no such file; name the folder of a run"),
         (["empty"], "holds no records yet"),
         (["bad"], "line 1 is damaged"),
+        ([str(path) for path in many], "11 runs: at most 10"),
     ):
         with pytest.raises(SolaError, match=words):
             plots.main(runs)

@@ -49,16 +49,16 @@ def test_a_long_stay_at_the_plateau_is_said_once(config):
 def test_a_collapse_is_said(config):
     spreads = [0.2, 0.1, 0.005, 0.004]
     assert when(epochs([0.4] * 4, cosine_std=spreads), config) == [3]
-    assert when(epochs([0.4] * 2, cosine_std=0.001, cosine_mean=0.999), config) == [1]
     # all alike from the start, as features with a large common mean: not a collapse
-    assert when(epochs([0.4] * 4, cosine_std=0.005), config) == []
+    assert when(epochs([0.4] * 4, cosine_std=0.005, cosine_mean=0.999), config) == []
+    assert when([{"record": "epoch", "epoch": 1, "loss": 0.4, "tanh_alpha": 0.0}], config) == []
     (line,) = health(epochs([0.4] * 3, cosine_std=spreads[:3]), config)
     assert "collapsed; --restart with a lower learning_rate than 0.001" in line
 
 
 def test_alpha_that_is_out_of_reach_is_said(config):
     for sign in (1, -1):
-        alphas = [sign * a for a in (0.5, 0.98, 0.995, 0.999)]
+        alphas = [sign * a for a in (0.5, 0.989, 0.991, 0.999)]
         assert when(epochs([0.3] * 4, tanh_alpha=alphas), config) == [3]
 
 
@@ -80,6 +80,17 @@ def test_a_probe_that_falls_three_times_is_said(config, accuracies, said):
         assert "the best epoch so far is 10, accuracy 0.9000" in line
 
 
+def test_a_probe_that_falls_by_less_than_its_error_is_not_falling(config):
+    records = [record | {"snippets": 20_000} for record in probes(0.85, 0.849, 0.8488, 0.8485)]
+    assert health(records, config) == []  # the error is 0.0025
+    assert health([*records[:3], records[3] | {"accuracy": 0.847}], config)
+
+
+def test_a_return_to_the_plateau_is_no_start(config):
+    (line,) = health(epochs([*[0.3] * 5, *[PLATEAU] * 10]), config)
+    assert "has gone back to its plateau" in line
+
+
 def test_epochs_do_not_repeat_what_the_probe_said(config):
     falling = probes(0.9, 0.8, 0.7, 0.6)
     assert health(falling, config)
@@ -99,10 +110,10 @@ def test_epoch_lines_say_how_far_the_loss_is_down(config):
 
 
 def test_the_summary_says_where_the_time_went(config):
-    records = epochs([0.3, 0.3], seconds=[3600.0, 61.5], seconds_reading=5.0, seconds_drawing=1.25)
+    records = epochs([0.3, 0.3], seconds=[3540.0, 61.5], seconds_reading=5.0, seconds_drawing=1.25)
     records += [{"record": "evaluation", "epoch": 0, "seconds": 100.0}]
     line = summary(replace(config), records).splitlines()[-1]
     assert line == (
-        "time: 1 h 02 min (computing 1 h 00 min, waiting for files 10.0 s, probing 1 min 40 s, "
+        "time: 1 h 01 min (computing 59 min 49 s, waiting for files 10.0 s, probing 1 min 40 s, "
         "drawing 2.5 s)"
     )

@@ -18,8 +18,9 @@ from sola.config import Config, load_config
 from sola.learner import make_learner, step_figures, update_ratio
 from sola.metrics import read_records
 from sola.report import summary
+from sola.run_state import NO_SECONDS
 from sola.runtime import SolaError
-from sola.training import TrainingError, is_drawn, train
+from sola.training import TrainingError, is_drawn, timed, train, waited_for
 from sola.tsm import loss_landmarks
 from sola.windows import epoch_windows
 
@@ -288,6 +289,26 @@ def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
     (workplace / "original.yaml").write_text(yaml.safe_dump(settings))
     train(load_config(workplace / "original.yaml"))
     assert (workplace / "tsm_vis" / "tiny" / "tiny_epoch2.png").is_file()
+
+
+def test_time_goes_to_where_it_is_spent(monkeypatch):
+    moments = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.25, 30.0, 31.0])
+    monkeypatch.setattr("sola.training.time.perf_counter", lambda: next(moments))
+    seconds = NO_SECONDS.copy()
+    with timed(seconds, "seconds_drawing", "seconds"):
+        pass
+    batches = list(waited_for([torch.zeros(1), torch.ones(1)], seconds))
+    assert [batch.item() for batch in batches] == [0.0, 1.0]
+    assert seconds == {"seconds": 1.5, "seconds_reading": 3.25, "seconds_drawing": 1.5}
+
+
+def test_pictures_are_on_record(drawing_config):
+    records = train(replace(drawing_config, epoch=2))
+    first, second = (record for record in records if record["record"] == "epoch")
+    assert first["seconds_drawing"] > 0.01  # of epoch 0
+    assert second["seconds_drawing"] > 0.01  # of its own
+    for record in (first, second):
+        assert record["seconds"] >= record["seconds_drawing"] + record["seconds_reading"]
 
 
 def test_no_thread_outlives_a_run(config):

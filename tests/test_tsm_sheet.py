@@ -1,10 +1,14 @@
 """Pictures of TSMs: the numbers that are drawn, and where they land."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from matplotlib.image import imread
 
 from sola.figures import save_figure
@@ -50,9 +54,14 @@ def has_colours(pixels, values, lowest=-1.0, highest=1.0):
     return abs(cells(pixels, len(values)) - wanted).max() <= 4  # a step of the map
 
 
-def picture(length, labels=None, seed=0):
+def picture(length, labels=None, seed=0, name=None):
     features = np.random.default_rng(seed).standard_normal((length, 4))
-    return VideoPicture(f"video_{length}", features, np.ones((length, 4)), labels)
+    return of(name or f"video_{length}", features, np.ones((length, 4)), labels)
+
+
+def of(name, features, sola_features, labels=None):
+    tsms = self_similarity(features), self_similarity(sola_features)
+    return VideoPicture(name, len(features), *tsms, labels)
 
 
 def test_self_similarity_is_cosines():
@@ -60,6 +69,9 @@ def test_self_similarity_is_cosines():
     half = 0.5**0.5
     expected = [[1, 0, half, 0], [0, 1, half, 0], [half, half, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(self_similarity(features), expected, atol=1e-12)
+    for scale in (1e-30, 1e30):  # whose squares float32 does not hold
+        scaled = self_similarity((features * scale).astype(np.float32))
+        np.testing.assert_allclose(scaled, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [6, 9, 100, 7])
@@ -84,7 +96,7 @@ def test_segments_of_labels():
 def test_values_land_where_they_should(tmp_path, length):
     quarters = np.repeat(np.array([[1, 0], [0, 1], [-1, 0], [1, 1]]), length // 4, axis=0)
     alike = np.ones((length, 2))
-    figure = tsm_sheet("title", [VideoPicture("a", quarters.astype(float), alike, None)])
+    figure = tsm_sheet("title", [of("a", quarters.astype(float), alike)])
     pixels, (before, after, bar) = rendered(figure, tmp_path)
     assert pixels[before].shape == pixels[after].shape == (SIDE, SIDE, 3)
     half = 0.5**0.5
@@ -108,6 +120,11 @@ def test_strips_stand_along_both_axes_at_the_labels(tmp_path, fps):
         for strip in (above, left):
             is_red = (abs(strip - rgb(ACTION_COLOUR)).max(axis=1) <= 1).reshape(40, -1)
             assert (is_red.mean(axis=1) > 0.8).tolist() == labels.tolist()
+        for distance in (STRIP - 2, 2 * STRIP + 2):  # nearer and farther nothing is red
+            around = pixels[rows.start - distance, columns], pixels[rows, columns.start - distance]
+            assert (abs(np.stack(around) - rgb(ACTION_COLOUR)).max(axis=-1) > 9).all()
+        for strip in (above, left):
+            is_red = (abs(strip - rgb(ACTION_COLOUR)).max(axis=1) <= 1).reshape(40, -1)
             assert is_red.any(axis=1).sum() <= labels.sum() + 2  # at most a pixel more at an end
     assert "red strips: action segments" in figure.get_supxlabel()
 
@@ -119,16 +136,45 @@ def test_axes_are_in_seconds_where_the_rate_is_known():
             assert axes.get_xlim() == (0, end)
             assert axes.get_ylim() == (end, 0)  # time runs downwards
         assert figure.get_supxlabel() == f"time ({unit}) along both axes"  # no labels, no strips
-    mean = self_similarity(picture(30).features).mean()
+    mean = picture(30).tsm.mean()
     assert figure.axes[0].get_title() == f"video_30\ninput, T = 30, 15.0 s, mean {mean:.2f}"
     assert figure.axes[1].get_title() == "video_30\nSoLa, mean 1.00"
 
 
-def test_names_are_no_mathematics(tmp_path):
-    name = "a_$tricky$_name_that_is_much_too_long_for_a_title"
-    figure = tsm_sheet("title", [VideoPicture(name, np.ones((3, 2)), np.ones((3, 2)), None)])
-    save_figure(tmp_path / "sheet.png", figure)
-    assert figure.axes[0].get_title().startswith(r"a_\$tricky\$_")
+@pytest.mark.parametrize(
+    "name", ["$^$", "a_$tricky$_name", "caf\udce9", "\u4e2d\n\t\x1b", "n" * 200]
+)
+def test_any_name_can_be_drawn(tmp_path, name):
+    pictures = [picture(3, name=name)]
+    save_figure(tmp_path / "sheet.png", tsm_sheet(name, pictures))
+    cosines, target = np.ones((4, 3, 3)), np.ones((3, 3))
+    save_figure(tmp_path / "windows.png", window_sheet(name, [name] * 4, cosines, target))
+    title = tsm_sheet(name, pictures).axes[0].get_title()
+    assert len(title) < 70
+    assert title.count("\n") == 1
+    assert "$" not in title.replace(r"\$", "")
+
+
+def test_a_wrong_backend_does_no_harm(workplace):
+    code = "import os; from sola.figures import new_figure, save_figure\n"
+    code += "save_figure('x.png', new_figure(100, 100)); print(os.environ['MPLBACKEND'])"
+    environment = os.environ | {
+        "MPLBACKEND": "module://nowhere.at_all",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=os.environ | environment,
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "module://nowhere.at_all\n"), result.stderr
+    assert (workplace / "x.png").is_file()
+
+
+def test_thousands_of_segments_are_one_drawing():
+    labels = np.arange(9000) % 2 == 1
+    figure = tsm_sheet("title", [VideoPicture("a", 9000, np.eye(3), np.eye(3), labels)])
+    assert [len(axes.collections) for axes in figure.axes[:2]] == [1, 1]
+    assert "above T = 240 averaged" in figure.get_supxlabel()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
