@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from sola import plots
 from sola.config import Config
-from sola.figures import save_figure
+from sola.figures import new_figure, save_figure
 from sola.metrics import OPTIONAL_NUMBERS
 from sola.plots import PANELS, curves, read_runs
 from sola.runtime import SolaError
@@ -125,12 +125,13 @@ def test_what_is_not_on_record_is_said(tmp_path):
     save_figure(tmp_path / "curves.png", curves({"one": records()[:1]}))  # epoch 0 alone
 
 
-def test_the_command_draws_where_the_run_does(workplace):
+def test_the_command_draws_where_the_run_does(workplace, monkeypatch):
     run = write_run(workplace / "models/tiny", records())
     plots.main([run, "--output=mine.png"])
     pixels = (imread("mine.png")[..., :3] * 255).round().astype(int).reshape(-1, 3)
     colour = (np.array(matplotlib.colors.to_rgb("C0")) * 255).round().astype(int)
     assert (abs(pixels - colour).max(axis=1) <= 1).sum() > 500
+    monkeypatch.setattr(plots, "curves", lambda _: new_figure(9, 9))  # quicker
     (workplace / "models/tiny/config.yaml").write_text(Config(**TINY).to_yaml())
     plots.main(["models/tiny"])
     assert (workplace / "visualizing/tiny/curves.png").read_bytes()
