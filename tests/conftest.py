@@ -40,7 +40,7 @@ TINY = {
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="processes killed by each such test")
-    parser.addoption("--fuzz", type=int, default=28, help="damaged files that are tried")
+    parser.addoption("--fuzz", type=int, default=14, help="damaged files that are tried")
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from conftest import REPOSITORY, replace, run_script
 
 import main_simsiam
 import process_feature
-from sola import prepare, runtime
+from sola import pictures, prepare, runtime
 from sola.config import Config, load_config
+from sola.figures import new_figure
 from sola.model import SoLaModule
 
 README = (REPOSITORY / "README.md").read_text()
@@ -25,7 +26,9 @@ SMALL_DEMO = ["epoch=1", "eval_snippets=1000", "eval_snippets_validation=500"]
 
 @pytest.fixture
 def run_here(capfd, monkeypatch):
-    """Run a command in this process; what it left, as run_script gives it."""
+    """Run a command in this process, pictures blank; what it left, as run_script gives it."""
+    for name in ("tsm_sheet", "window_sheet", "curves"):  # quicker
+        monkeypatch.setattr(pictures, name, lambda *_: new_figure(9, 9))
     monkeypatch.setattr(runtime, "_handle_signals", lambda _: {})
     mains = {"main_simsiam.py": main_simsiam.main, "process_feature.py": process_feature.main}
 
