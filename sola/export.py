@@ -171,8 +171,8 @@ def open_export(
     inputs = [root / name for root in feature_folders(data_root) for name in ("", *names)]
     if {place.resolve() for place in places} & {path.resolve() for path in inputs}:
         raise SolaError(f"{folder}: holds the input; write to another folder")
-    files = [part for s in splits for file in s.videos.values() for part in file.path.split(" + ")]
-    if {Path(os.path.realpath(file)).parent for file in files} & {p.resolve() for p in places}:
+    parts = [part for s in splits for file in s.videos.values() for part in file.files]
+    if {Path(os.path.realpath(part.path)).parent for part in parts} & {p.resolve() for p in places}:
         raise SolaError(f"{folder}: holds the input, by way of links; write to another folder")
     check_no_clash(splits, form)
     about = {

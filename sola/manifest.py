@@ -156,7 +156,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         for split, names in content["features"].items():
             if any("/" in name or name in (".", "..") for name in (split, *names)):
                 raise ValueError("a name that is a path")
-        is_text = isinstance(content["data_root"], str)
+        texts = [content["data_root"], *list(content["beside"])]
+        is_text = all(isinstance(text, str) for text in texts)
         if all(isinstance(v, dict) for v in videos) and content.keys() >= set(ORIGIN) and is_text:
             return content
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

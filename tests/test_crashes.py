@@ -35,7 +35,7 @@ def run_killed(workplace, kills, script, *arguments):
     assert (first, last) == (0, 0)
     assert len(killed) == kills
     assert set(killed) <= {-9, 130, 143, 0, -2, -15}  # the last two when all is done already
-    assert killed[0] != 0  # the moments lie within the runs
+    assert killed[:3].count(0) <= 1  # the moments lie within the runs
     assert "Traceback" not in (workplace / "output.txt").read_text()
 
 

@@ -214,8 +214,9 @@ def test_features_of_unknown_origin_are_left_alone(workplace, trained):
 def test_a_damaged_manifest_is_refused(trained):
     folder = export_features(trained, "2")
     good = json.loads((folder / "manifest.json").read_text())
+    beside = json.dumps(good | {"beside": [["precious"]]})
     path_like = json.dumps(good | {"features": {"training": {"../../precious": 3}}})
-    for content in ("", "[]", "{", '{"sha256": 3, "features": {}}', "[" * 10000, path_like):
+    for content in ("", "[]", "{", '{"sha256": 3, "features": {}}', "[" * 10000, path_like, beside):
         (folder / "manifest.json").write_text(content)
         with pytest.raises(SolaError, match=r"manifest\.json: damaged"):
             export_features(trained, "2")
