@@ -4,7 +4,7 @@ import shlex
 import sys
 
 from sola.config import load_config
-from sola.runtime import ArgumentParser, run_script
+from sola.system.cli import ArgumentParser, run_script
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,9 +17,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse(arguments)
     config = load_config(options.yaml_path, options.settings)
 
-    from sola.metrics import best_evaluation
-    from sola.report import summary
-    from sola.training import train  # after the checks: torch takes seconds to import
+    from sola.records import best_evaluation
+    from sola.training.loop import train  # after the checks: torch takes seconds to import
+    from sola.training.messages import summary
 
     records = train(config, restart=options.restart)
     print(summary(config, records))

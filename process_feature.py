@@ -3,8 +3,8 @@
 import sys
 
 from sola.config import Config, load_config, override
-from sola.heads import HEADS
-from sola.runtime import ArgumentParser, SolaError, check_fps, run_script
+from sola.export.heads import HEADS
+from sola.system.cli import ArgumentParser, SolaError, check_fps, run_script
 
 CANONICAL = "yamls/hacs_canonical.yaml"
 FORM_OPTIONS = {  # option -> its argparse settings; see sola/formats.py
@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         config = load_config(options.yaml_path or CANONICAL, options.settings)
 
-    from sola.export import Target, export_features  # after the checks: torch takes seconds
-    from sola.formats import Form
+    from sola.export.dump import Target, export_features  # after the checks: torch takes seconds
+    from sola.export.formats import Form
 
     given = {option: getattr(options, option) for option in FORM_OPTIONS}
     given = {option: value for option, value in given.items() if value is not None}

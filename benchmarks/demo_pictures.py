@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--folder", help="where to put 30 MB for the time of the run")
     options = parser.parse_args()
     from sola.config import load_config
-    from sola.synthetic import write_synthetic
-    from sola.training import train
+    from sola.data.synthetic import write_synthetic
+    from sola.training.loop import train
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, contextlib.chdir(folder):
         config = load_config(REPOSITORY / "yamls/demo.yaml", ["visualizing_dir=two"])

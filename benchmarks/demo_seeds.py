@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from sola.config import load_config  # noqa: E402
-from sola.synthetic import write_synthetic  # noqa: E402
-from sola.training import train  # noqa: E402
+from sola.data.synthetic import write_synthetic  # noqa: E402
+from sola.training.loop import train  # noqa: E402
 
 
 def gains(seed: int, *overrides: str) -> tuple[float, float, float]:

@@ -48,12 +48,12 @@ def measure(folder: Path) -> list[float]:
     import torch
     from common import config_for
 
-    from sola.export import export_features
-    from sola.learner import make_learner
-    from sola.run_data import open_data
-    from sola.runtime import DeferredSignals
-    from sola.training import Progress, evaluate, train_epoch
-    from sola.windows import open_windows
+    from sola.data.windows import open_windows
+    from sola.export.dump import export_features
+    from sola.method.matching import make_learner
+    from sola.system.cli import DeferredSignals
+    from sola.training.inputs import open_data
+    from sola.training.loop import Progress, evaluate, train_epoch
 
     config = config_for(
         folder,

@@ -22,15 +22,15 @@ from torch import Tensor
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sola.arrays import ArrayFile, open_features  # noqa: E402
 from sola.config import Config  # noqa: E402
-from sola.dataset import Split, read_pickle  # noqa: E402
-from sola.learner import make_learner  # noqa: E402
-from sola.probe import ProbeVideos, probe_logistic_regression  # noqa: E402
-from sola.run_data import RunData  # noqa: E402
-from sola.runtime import DeferredSignals  # noqa: E402
-from sola.training import Progress, train_epoch  # noqa: E402
-from sola.windows import HeldWindows  # noqa: E402
+from sola.data.features import ArrayFile, open_features  # noqa: E402
+from sola.data.videos import Split, read_pickle  # noqa: E402
+from sola.data.windows import HeldWindows  # noqa: E402
+from sola.method.matching import make_learner  # noqa: E402
+from sola.probe.logistic import ProbeVideos, probe_logistic_regression  # noqa: E402
+from sola.system.cli import DeferredSignals  # noqa: E402
+from sola.training.inputs import RunData  # noqa: E402
+from sola.training.loop import Progress, train_epoch  # noqa: E402
 
 SCENE = 16  # snippets that share their latents
 PROBE_VIDEOS = 240

@@ -50,11 +50,11 @@ def main() -> None:
     import torch
     from common import config_for
 
-    from sola.arrays import open_features
-    from sola.dataset import Split
-    from sola.learner import make_learner, training_step
-    from sola.pictures import draw_curves, draw_tsms
-    from sola.run_data import RunData
+    from sola.data.features import open_features
+    from sola.data.videos import Split
+    from sola.method.matching import make_learner, training_step
+    from sola.training.draw_run import draw_curves, draw_tsms
+    from sola.training.inputs import RunData
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         config = config_for(Path(folder), "pictures", visualizing_save_path=f"{folder}/drawn")

@@ -34,11 +34,11 @@ def main() -> None:
     import torch
     from common import config_for
 
-    from sola.dataset import Split
-    from sola.learner import make_learner, training_step
-    from sola.run_data import RunData
-    from sola.runtime import DeferredSignals
-    from sola.training import STATE_SECONDS, Progress, is_urgent, save_progress
+    from sola.data.videos import Split
+    from sola.method.matching import make_learner, training_step
+    from sola.system.cli import DeferredSignals
+    from sola.training.inputs import RunData
+    from sola.training.loop import STATE_SECONDS, Progress, is_urgent, save_progress
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         config = config_for(Path(folder), "safety")

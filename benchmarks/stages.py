@@ -33,9 +33,9 @@ class Ours:
         import torch
         from common import config_for
 
-        from sola.learner import make_learner
-        from sola.run_data import open_data
-        from sola.windows import open_windows
+        from sola.data.windows import open_windows
+        from sola.method.matching import make_learner
+        from sola.training.inputs import open_data
 
         self.folder, self.cpu = folder, torch.device("cpu")
         self.config = config_for(folder, "speed", **SCORED)
@@ -63,7 +63,7 @@ class Ours:
         """GFLOP/s of a product of two 2048 x 2048 matrices: by torch.mm, and by oneDNN."""
         import torch
 
-        from sola.model import linear
+        from sola.method.module import linear
 
         a, b = torch.ones(2, 2048, 2048)
         rates = []
@@ -82,8 +82,8 @@ class Ours:
         self._train("device")
 
     def _train(self, storage: str) -> None:
-        from sola.runtime import DeferredSignals
-        from sola.training import Progress, train_epoch
+        from sola.system.cli import DeferredSignals
+        from sola.training.loop import Progress, train_epoch
 
         store, signals = self.stores[storage], DeferredSignals()
         train_epoch(self.config, self.learner, store, self.data, Progress(), signals)
@@ -92,14 +92,14 @@ class Ours:
         self._evaluate(**SCORED)
 
     def _evaluate(self, **snippets: int) -> None:
-        from sola.probe import probe_logistic_regression
+        from sola.probe.logistic import probe_logistic_regression
 
         module = self.learner.model.module
         probe_logistic_regression(module, *self.data.probe, **snippets, seed=0)
 
     def evaluate_at_defaults(self) -> float:
         """MB that an evaluation of 50,000 + 20,000 snippets takes at its peak."""
-        from sola.probe import ProbeVideos
+        from sola.probe.logistic import ProbeVideos
 
         videos = []
         for split in VIDEOS:
@@ -114,12 +114,12 @@ class Ours:
 
     @staticmethod
     def _open(path: Path):
-        from sola.arrays import open_features
+        from sola.data.features import open_features
 
         return open_features(path)
 
     def dump(self) -> None:
-        from sola.export import export_features
+        from sola.export.dump import export_features
 
         export_features(self.config, "1")
 

@@ -7,18 +7,18 @@ can answer --help, or refuse a bad argument, without waiting for torch.
 import importlib
 
 _HOMES = {
-    "SoLaModule": "sola.model",
-    "SimilarityMatching": "sola.model",
-    "load_module": "sola.model",
+    "SoLaModule": "sola.method.module",
+    "SimilarityMatching": "sola.method.module",
+    "load_module": "sola.method.module",
     "load_config": "sola.config",
     "Config": "sola.config",
-    "target_tsm": "sola.tsm",
-    "predicted_tsm": "sola.tsm",
-    "similarity_matching_loss": "sola.tsm",
-    "SolaError": "sola.runtime",
+    "target_tsm": "sola.method.tsm",
+    "predicted_tsm": "sola.method.tsm",
+    "similarity_matching_loss": "sola.method.tsm",
+    "SolaError": "sola.system.cli",
     "ConfigError": "sola.config",
-    "DataError": "sola.arrays",
-    "CheckpointError": "sola.checkpoint",
+    "DataError": "sola.data.features",
+    "CheckpointError": "sola.method.weights",
 }
 __all__ = list(_HOMES)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from sola.runtime import SolaError
+from sola.system.cli import SolaError
 
 MAX_YAML_BYTES = 100_000
 LARGEST_NUMBER = 10**20  # whole; what is larger counts as text, since it may be too long to print

@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 
-from sola import pictures, training
-from sola.checkpoint import load_weights
 from sola.config import Config, load_config
-from sola.metrics import read_records
-from sola.training import train
+from sola.method.weights import load_weights
+from sola.records import read_records
+from sola.training import draw_run as pictures
+from sola.training import loop as training
+from sola.training.loop import train
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -24,9 +24,9 @@ import torch
 
 import main_simsiam
 import process_feature
-import sola.training
-from sola import prepare
-from sola.runtime import run_script
+import sola.training.loop
+from sola.prepare import __main__ as prepare
+from sola.system.cli import run_script
 
 TRAIN = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=2", "num_workers=1"])
 TRAIN_ON = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=3", "num_workers=1"])
@@ -172,7 +172,8 @@ class Stream(io.StringIO):
 
 def main(folder: Path, seed: int, rounds: int) -> None:
     torch.set_num_threads(1)
-    sola.training.draw_tsms = sola.training.draw_curves = lambda *_: None  # which takes long
+    sola.training.loop.draw_tsms = lambda *_: None  # which takes long
+    sola.training.loop.draw_curves = lambda *_: None
     place = Path(tempfile.mkdtemp(dir=folder.parent)) / "copy"
     moments = random.Random(seed)
     contents = [(folder / name).read_bytes() for name in KINDS]

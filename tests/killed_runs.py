@@ -20,11 +20,11 @@ import sklearn.linear_model
 import sklearn.metrics  # noqa: F401  (loaded once, for all processes)
 import torch
 
-import sola.encode
-import sola.pictures
-import sola.training
-from sola.figures import new_figure
-from sola.runtime import run_script
+import sola.probe.snippets
+import sola.training.draw_run
+import sola.training.loop
+from sola.plots.figure import new_figure
+from sola.system.cli import run_script
 
 KINDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -34,10 +34,10 @@ def start(script: str, arguments: list[str], state_seconds: float) -> int:
     process = os.fork()
     if process:
         return process
-    sola.training.STATE_SECONDS = state_seconds
-    sola.encode.ROWS_PER_BATCH = 60
+    sola.training.loop.STATE_SECONDS = state_seconds
+    sola.probe.snippets.ROWS_PER_BATCH = 60
     for name in ("tsm_sheet", "window_sheet", "curves"):  # written as ever, but quickly drawn
-        setattr(sola.pictures, name, lambda *_: new_figure(9, 9))
+        setattr(sola.training.draw_run, name, lambda *_: new_figure(9, 9))
     main = importlib.import_module(script).main
     status = 99
     with open("output.txt", "a", buffering=1) as file, contextlib.redirect_stdout(file):

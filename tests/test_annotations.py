@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sola.annotations import (
+from sola.data.annotations import (
     Action,
     action_labels,
     find_annotation,
@@ -13,7 +13,7 @@ from sola.annotations import (
     read_annotations,
     splits_of,
 )
-from sola.arrays import DataError
+from sola.data.features import DataError
 
 HACS = {
     "abc": {

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import replace, same, weights_after, without_seconds, write_index_files
 
-from sola.arrays import BadFileError, DataError
-from sola.export import export_features
-from sola.metrics import read_records
-from sola.training import train
+from sola.data.features import BadFileError, DataError
+from sola.export.dump import export_features
+from sola.records import read_records
+from sola.training.loop import train
 
 
 def spoil(path, kind):

@@ -6,11 +6,11 @@ import resource
 import pytest
 import torch
 
-from sola.checkpoint import CheckpointError, load, save
-from sola.files import write_atomically
-from sola.metrics import append_record, read_records
-from sola.run_state import load_state, save_state
-from sola.runtime import SolaError
+from sola.method.weights import CheckpointError, load, save
+from sola.records import append_record, read_records
+from sola.system.cli import SolaError
+from sola.system.files import write_atomically
+from sola.training.resume import load_state, save_state
 
 
 def state_of(epoch):

@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import REPOSITORY, replace, same, weights_after, without_seconds
 
-from sola import training
 from sola.config import load_config
-from sola.export import export_features
-from sola.files import FolderLock
-from sola.run_state import is_state, load_state
-from sola.runtime import DeferredSignals, Interrupted, SolaError
-from sola.training import Progress, is_urgent, train
+from sola.export.dump import export_features
+from sola.system.cli import DeferredSignals, Interrupted, SolaError
+from sola.system.files import FolderLock
+from sola.training import loop as training
+from sola.training.loop import Progress, is_urgent, train
+from sola.training.resume import is_state, load_state
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 SCRIPT = [sys.executable, "-u", "-W", "error", str(REPOSITORY / "main_simsiam.py")]
@@ -160,7 +160,7 @@ def test_a_probe_is_not_waited_for(config, monkeypatch):
 def test_an_interruption_gets_through_where_python_hides_it(workplace, body):
     (workplace / "script.py").write_text(
         "import signal, weakref\n"
-        "from sola.runtime import run_script\n"
+        "from sola.system.cli import run_script\n"
         f"def main():\n{body}"
         "run_script(main)\n"
     )
@@ -282,7 +282,7 @@ def read_until(process, start):
 def other_process_holds(folder):
     """A process that holds a folder's lock, and has a child that outlives it."""
     code = (
-        "import os, sys; from pathlib import Path; from sola.files import FolderLock\n"
+        "import os, sys; from pathlib import Path; from sola.system.files import FolderLock\n"
         f"FolderLock(Path({str(folder)!r})).acquire()\n"
         "if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
         "print('held', flush=True); sys.stdin.read()"

@@ -8,7 +8,7 @@ from conftest import contents, flat_folder, two_folders, write_index_files
 from test_annotations import write
 from test_prepare import run
 
-from sola.runtime import SolaError
+from sola.system.cli import SolaError
 
 
 def links(folder):

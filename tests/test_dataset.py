@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from sola.arrays import DataError, is_finite, open_array, open_features, read_features
-from sola.dataset import (
+from sola.data.features import DataError, is_finite, open_array, open_features, read_features
+from sola.data.videos import (
     Split,
     feature_paths,
     has_labels,
@@ -156,7 +156,7 @@ def test_bad_subset_lists_are_refused(workplace, content):
 
 
 def test_a_large_split_gives_a_tenth(tmp_path, monkeypatch):
-    monkeypatch.setattr("sola.dataset.SMALL_SPLIT", 20)
+    monkeypatch.setattr("sola.data.videos.SMALL_SPLIT", 20)
     split = Split("training", dict.fromkeys(f"v{i}" for i in range(305)), missing=0)
     assert len(subset_of(tmp_path, split, seed=0)) == 30
 
@@ -164,7 +164,7 @@ def test_a_large_split_gives_a_tenth(tmp_path, monkeypatch):
 def test_subset_is_the_list_or_all_or_a_seeded_tenth(workplace, monkeypatch):
     split = open_split("HACS_DATA", "training", 16)
     assert subset_of("HACS_DATA", split, seed=0) == list(split.videos)
-    monkeypatch.setattr("sola.dataset.SMALL_SPLIT", 5)
+    monkeypatch.setattr("sola.data.videos.SMALL_SPLIT", 5)
     chosen = subset_of("HACS_DATA", split, seed=0)
     assert len(chosen) == len(set(chosen)) == 5
     assert chosen == subset_of("HACS_DATA", split, seed=0)

@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import FEATURE_DIM
 
-from sola.arrays import read_features
-from sola.dataset import open_split
-from sola.encode import batches_of_videos, encode_batches, encode_snippets, encode_video
-from sola.model import SoLaModule
+from sola.data.features import read_features
+from sola.data.videos import open_split
+from sola.method.module import SoLaModule
+from sola.probe.snippets import batches_of_videos, encode_batches, encode_snippets, encode_video
 
 
 def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch):
-    monkeypatch.setattr("sola.encode.SNIPPETS_PER_BATCH", 7)  # batches cut through videos
+    monkeypatch.setattr("sola.probe.snippets.SNIPPETS_PER_BATCH", 7)  # batches cut through videos
     torch.manual_seed(0)
     module = SoLaModule(FEATURE_DIM, 8, (5, 3), (2, 1))
     torch.nn.init.constant_(module.alpha, 0.5)
@@ -30,7 +30,7 @@ def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch):
 
 @pytest.mark.parametrize("kernel_sizes", [(5, 1), (5, 3), (1, 1)])
 def test_videos_in_batches_do_not_see_one_another(workplace, monkeypatch, kernel_sizes):
-    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 70)
+    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 70)
     torch.manual_seed(0)
     module = SoLaModule(FEATURE_DIM, 8, kernel_sizes, (2, 1))
     torch.nn.init.constant_(module.alpha, 0.5)
@@ -47,7 +47,7 @@ def test_videos_in_batches_do_not_see_one_another(workplace, monkeypatch, kernel
 
 
 def test_batches_of_videos_hold_so_many_rows(monkeypatch):
-    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 10)
+    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 10)
     batches = batches_of_videos([4, 6, 1, 30, 10, 2, 2])
     assert batches == [range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7)]
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, replace
 
-from sola import export, formats
-from sola.arrays import DataError
-from sola.checkpoint import CheckpointError, file_sha256
-from sola.export import export_features
-from sola.metrics import NUMBERS, append_record
-from sola.model import SoLaModule, load_module
-from sola.runtime import SolaError
+from sola.data.features import DataError
+from sola.export import dump as export
+from sola.export import formats
+from sola.export.dump import export_features
+from sola.method.module import SoLaModule, load_module
+from sola.method.weights import CheckpointError, file_sha256
+from sola.records import NUMBERS, append_record
+from sola.system.cli import SolaError
 
 SCORES = NUMBERS["evaluation"]
 
@@ -254,7 +255,7 @@ def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(workplace, train
 
 
 def test_an_interrupted_dump_ends_as_an_uninterrupted_one(trained, monkeypatch):
-    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 100)
+    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 100)
     folder = export_features(trained, "2")
     whole = {path: path.read_bytes() for path in files_of(folder)}
     shutil.rmtree(folder)
@@ -264,7 +265,7 @@ def test_an_interrupted_dump_ends_as_an_uninterrupted_one(trained, monkeypatch):
 
 
 def test_ranks_share_the_batches_and_leave_none_out(trained, monkeypatch):
-    monkeypatch.setattr("sola.encode.ROWS_PER_BATCH", 100)
+    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 100)
     monkeypatch.setattr(export, "BATCHES_PER_ROUND", 1)
     folder = export_features(trained, "2")
     whole = {path: path.read_bytes() for path in files_of(folder)}

@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, REPOSITORY, replace, write_index_files
 
-from sola import prepare
-from sola.checkpoint import CheckpointError, load, load_weights
-from sola.export import export_features
-from sola.model import SoLaModule, load_module
-from sola.runtime import SolaError
-from sola.training import train
+from sola.export.dump import export_features
+from sola.method.module import SoLaModule, load_module
+from sola.method.weights import CheckpointError, load, load_weights
+from sola.prepare import __main__ as prepare
+from sola.system.cli import SolaError
+from sola.training.loop import train
 
 
 def test_damaged_files_of_every_kind(request, workplace, config):

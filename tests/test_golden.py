@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from sola.config import Config
-from sola.learner import Learner, make_learner, training_step
-from sola.model import SimilarityMatching
-from sola.tsm import similarity_matching_loss, target_tsm
+from sola.method.matching import Learner, make_learner, training_step
+from sola.method.module import SimilarityMatching
+from sola.method.tsm import similarity_matching_loss, target_tsm
 
 CASES = json.loads((Path(__file__).parent / "golden.json").read_text())["cases"]
 OF_THE_CASE = ("batch", "steps", "alpha0")

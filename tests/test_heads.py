@@ -11,11 +11,11 @@ from conftest import FEATURE_DIM, contents, two_folders
 from test_annotations import write
 
 import process_feature
-from sola.arrays import DataError
-from sola.formats import Form, resize_linear, resize_pool
-from sola.heads import HEADS
-from sola.model import SoLaModule, load_module
-from sola.runtime import SolaError
+from sola.data.features import DataError
+from sola.export.formats import Form, resize_linear, resize_pool
+from sola.export.heads import HEADS
+from sola.method.module import SoLaModule, load_module
+from sola.system.cli import SolaError
 
 
 @pytest.fixture

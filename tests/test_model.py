@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sola.checkpoint import CheckpointError
 from sola.config import Config
-from sola.model import SimilarityMatching, SoLaModule, _rows_at, linear, load_module
+from sola.method.module import SimilarityMatching, SoLaModule, _rows_at, linear, load_module
+from sola.method.weights import CheckpointError
 
 SHAPES = [((5, 1), (1, 1)), ((3, 3), (2, 1)), ((1, 1), (1, 1)), ((7, 5), (3, 2)), ((1, 3), (1, 4))]
 

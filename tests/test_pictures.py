@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import replace
 
-from sola import pictures
-from sola.arrays import read_features
-from sola.learner import make_learner
-from sola.pictures import draw_curves, draw_tsms, first_windows
-from sola.run_data import open_data
-from sola.windows import epoch_windows
+from sola.data.features import read_features
+from sola.data.windows import epoch_windows
+from sola.method.matching import make_learner
+from sola.training import draw_run as pictures
+from sola.training.draw_run import draw_curves, draw_tsms, first_windows
+from sola.training.inputs import open_data
 
 
 @pytest.fixture

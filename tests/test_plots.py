@@ -8,12 +8,12 @@ import pytest
 from conftest import REPOSITORY, TINY, run_script
 from matplotlib.image import imread
 
-from sola import plots
 from sola.config import Config
-from sola.figures import new_figure, save_figure
-from sola.metrics import OPTIONAL_NUMBERS
-from sola.plots import PANELS, curves, read_runs
-from sola.runtime import SolaError
+from sola.plots import __main__ as plots
+from sola.plots.__main__ import PANELS, curves, read_runs
+from sola.plots.figure import new_figure, save_figure
+from sola.records import OPTIONAL_NUMBERS
+from sola.system.cli import SolaError
 
 LOSSES = [0.5, 0.4, 0.3]
 
@@ -181,6 +181,6 @@ def test_it_runs_as_a_script_without_torch(workplace):
     write_run(workplace / "models/tiny", records())
     (workplace / "torch.py").write_text("raise SystemExit('torch was imported')")
     path = f"{workplace}:{REPOSITORY}"
-    result = run_script("sola/plots.py", "models/tiny", cwd=workplace, path=path)
+    result = run_script("sola/plots/__main__.py", "models/tiny", cwd=workplace, path=path)
     assert result.returncode == 0, result.stderr
     assert "curves_tiny.png: curves of tiny" in result.stdout

@@ -11,13 +11,13 @@ from conftest import FEATURE_DIM, contents, flat_folder, replace, two_folders, w
 from test_annotations import write
 
 import main_simsiam
-from sola import prepare
-from sola.arrays import DataError
 from sola.config import Config, load_config
-from sola.export import export_features
-from sola.prepare import window_of
-from sola.runtime import SolaError
-from sola.training import train
+from sola.data.features import DataError
+from sola.export.dump import export_features
+from sola.prepare import __main__ as prepare
+from sola.prepare.__main__ import window_of
+from sola.system.cli import SolaError
+from sola.training.loop import train
 
 
 def run(*arguments, yaml="new.yaml"):
@@ -154,7 +154,7 @@ def test_a_length_may_be_a_snippet_from_its_duration(workplace, annotations, cap
 
 
 def test_only_a_sample_of_many_values_is_looked_at(workplace, monkeypatch, capsys):
-    monkeypatch.setattr("sola.data_report.SAMPLE", 4 * FEATURE_DIM * 100)
+    monkeypatch.setattr("sola.prepare.report.SAMPLE", 4 * FEATURE_DIM * 100)
     run("--check", yaml="tiny.yaml")
     looked_at = int(capsys.readouterr().out.partition("values (")[2].split()[0])
     assert 1 <= looked_at < 20

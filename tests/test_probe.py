@@ -5,16 +5,16 @@ import pytest
 import scipy.optimize
 import torch
 
-from sola.arrays import DataError, open_features
-from sola.model import SoLaModule
-from sola.probe import (
+from sola.data.features import DataError, open_features
+from sola.method.module import SoLaModule
+from sola.probe.logistic import (
     ProbeVideos,
     _draw_passes,
     _seeded_linear,
     probe_logistic_regression,
     probe_sgd,
 )
-from sola.runtime import random_generator
+from sola.system.cli import random_generator
 
 C = 8
 
@@ -70,7 +70,7 @@ def test_shuffled_labels_score_half(tmp_path, protocol):
 
 @pytest.mark.parametrize("narrow", [0, 512], ids=["lbfgs", "newton"])
 def test_logistic_regression_agrees_with_an_independent_solution(tmp_path, monkeypatch, narrow):
-    monkeypatch.setattr("sola.probe.NARROW", narrow)
+    monkeypatch.setattr("sola.probe.logistic.NARROW", narrow)
     training = make_videos(tmp_path, "training", 0.5, seed=0)
     validation = make_videos(tmp_path, "validation", 0.5, seed=1)
     scores = run("logistic_regression", SoLaModule(C, 4), training, validation)
@@ -103,7 +103,7 @@ def test_logistic_regression_agrees_with_an_independent_solution(tmp_path, monke
 @pytest.mark.parametrize("narrow", [0, 512], ids=["lbfgs", "newton"])
 def test_raw_float32_features_still_converge(tmp_path, monkeypatch, narrow):
     """Unit-norm features with a large common mean, where lbfgs alone stops at its first step."""
-    monkeypatch.setattr("sola.probe.NARROW", narrow)
+    monkeypatch.setattr("sola.probe.logistic.NARROW", narrow)
     generator = np.random.default_rng(0)
     parts = []
     for name in ("training", "validation"):

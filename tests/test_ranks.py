@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, as_rank, replace, without_seconds
 
-from sola import runtime
-from sola.export import export_features
-from sola.metrics import read_records
-from sola.run_state import state_files
-from sola.training import train
+from sola.export.dump import export_features
+from sola.records import read_records
+from sola.system import cli as runtime
+from sola.training.loop import train
+from sola.training.resume import state_files
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 import pytest
 from conftest import replace
 
-from sola.report import describe, health, summary
-from sola.tsm import loss_landmarks
+from sola.method.tsm import loss_landmarks
+from sola.training.messages import describe, health, summary
 
 FLOOR, PLATEAU = loss_landmarks(8, 16.0, use_predictor=True)
 

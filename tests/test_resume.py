@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from conftest import FEATURE_DIM, replace, same, weights_after, without_seconds
 
-from sola import training
-from sola.checkpoint import CheckpointError
-from sola.files import write_atomically
-from sola.report import summary
-from sola.training import train
+from sola.method.weights import CheckpointError
+from sola.system.files import write_atomically
+from sola.training import loop as training
+from sola.training.loop import train
+from sola.training.messages import summary
 
 
 @pytest.mark.parametrize("protocol", ["logistic_regression", "sgd"])
 def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch, protocol):
-    monkeypatch.setattr("sola.probe.GROUP_SIZE", 10)  # the tiny set has too few for groups of 100
+    monkeypatch.setattr("sola.probe.logistic.GROUP_SIZE", 10)  # the tiny set is small
     config = replace(config, eval_protocol=protocol, epoch=6)
     uninterrupted = weights_after(config)
     records = without_seconds(config)

@@ -15,10 +15,12 @@ from conftest import REPOSITORY, replace, run_script
 
 import main_simsiam
 import process_feature
-from sola import pictures, prepare, runtime
 from sola.config import Config, load_config
-from sola.figures import new_figure
-from sola.model import SoLaModule
+from sola.method.module import SoLaModule
+from sola.plots.figure import new_figure
+from sola.prepare import __main__ as prepare
+from sola.system import cli as runtime
+from sola.training import draw_run as pictures
 
 README = (REPOSITORY / "README.md").read_text()
 SMALL_DEMO = ["epoch=1", "eval_snippets=1000", "eval_snippets_validation=500"]

@@ -5,9 +5,9 @@ import resource
 import numpy as np
 import pytest
 
-from sola.dataset import SPLITS, label_folder, open_split, read_labels
-from sola.runtime import SolaError
-from sola.synthetic import ACTION, LENGTHS, VIDEOS, write_synthetic
+from sola.data.synthetic import ACTION, LENGTHS, VIDEOS, write_synthetic
+from sola.data.videos import SPLITS, label_folder, open_split, read_labels
+from sola.system.cli import SolaError
 
 
 def write(tmp_path, **options):

@@ -11,18 +11,19 @@ import torch
 import yaml
 from conftest import FEATURE_DIM, TINY, replace, same, weights_after, without_seconds
 
-from sola import learner, training
-from sola.arrays import DataError
-from sola.checkpoint import load_weights
 from sola.config import Config, load_config
-from sola.learner import make_learner, step_figures, update_ratio
-from sola.metrics import read_records
-from sola.report import summary
-from sola.run_state import NO_SECONDS
-from sola.runtime import SolaError
-from sola.training import TrainingError, is_drawn, timed, train, waited_for
-from sola.tsm import loss_landmarks
-from sola.windows import epoch_windows
+from sola.data.features import DataError
+from sola.data.windows import epoch_windows
+from sola.method import matching as learner
+from sola.method.matching import make_learner, step_figures, update_ratio
+from sola.method.tsm import loss_landmarks
+from sola.method.weights import load_weights
+from sola.records import read_records
+from sola.system.cli import SolaError
+from sola.training import loop as training
+from sola.training.loop import TrainingError, is_drawn, timed, train, waited_for
+from sola.training.messages import summary
+from sola.training.resume import NO_SECONDS
 
 
 def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(
@@ -297,7 +298,7 @@ def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
 
 def test_time_goes_to_where_it_is_spent(monkeypatch):
     moments = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.25, 30.0, 31.0])
-    monkeypatch.setattr("sola.training.time.perf_counter", lambda: next(moments))
+    monkeypatch.setattr("sola.training.loop.time.perf_counter", lambda: next(moments))
     seconds = NO_SECONDS.copy()
     with timed(seconds, "seconds_drawing", "seconds"):
         pass

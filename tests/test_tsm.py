@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sola.tsm import loss_landmarks, predicted_tsm, similarity_matching_loss, target_tsm
+from sola.method.tsm import loss_landmarks, predicted_tsm, similarity_matching_loss, target_tsm
 
 
 def test_target_depends_on_distance_alone():

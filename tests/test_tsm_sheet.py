@@ -11,8 +11,8 @@ import pytest
 from conftest import REPOSITORY
 from matplotlib.image import imread
 
-from sola.figures import save_figure
-from sola.tsm_sheet import (
+from sola.plots.figure import save_figure
+from sola.plots.tsms import (
     ACTION_COLOUR,
     SIDE,
     STRIP,
@@ -156,7 +156,7 @@ def test_any_name_can_be_drawn(tmp_path, name):
 
 
 def test_a_wrong_backend_does_no_harm(workplace):
-    code = "import os; from sola.figures import new_figure, save_figure\n"
+    code = "import os; from sola.plots.figure import new_figure, save_figure\n"
     code += "save_figure('x.png', new_figure(100, 100)); print(os.environ['MPLBACKEND'])"
     environment = os.environ | {
         "MPLBACKEND": "module://nowhere.at_all",

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import FEATURE_DIM, as_rank
 
-from sola.arrays import DataError
-from sola.dataset import open_split
-from sola.runtime import SolaError, free_memory
-from sola.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
+from sola.data.features import DataError
+from sola.data.videos import open_split
+from sola.data.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
+from sola.system.cli import SolaError, free_memory
 
 
 def test_every_video_once_and_starts_uniform_over_all_places():
@@ -105,7 +105,7 @@ def test_half_precision_rounds_and_refuses_what_it_cannot_hold(workplace):
     ("free", "chosen"), [(10**9, HeldWindows), (2 * 16 * 4 * 400, FileWindows), (0, FileWindows)]
 )
 def test_auto_goes_by_the_room_there_is(workplace, monkeypatch, capsys, free, chosen):
-    monkeypatch.setattr("sola.windows.free_memory", lambda device: free)
+    monkeypatch.setattr("sola.data.windows.free_memory", lambda device: free)
     videos, _ = trainable(workplace)
     assert sum(video.length for video in videos) > 400
     assert isinstance(store_of(videos, "auto"), chosen)
@@ -159,7 +159,7 @@ def test_reading_stays_a_few_batches_ahead(workplace, monkeypatch):
     videos, _ = trainable(workplace)
     reads = []
     monkeypatch.setattr(
-        "sola.windows.read_features",
+        "sola.data.windows.read_features",
         lambda array, rows: reads.append(1) or np.zeros((len(rows), FEATURE_DIM), np.float32),
     )
     windows = (np.zeros(50, int), np.zeros(50, int))

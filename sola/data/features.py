@@ -1,0 +1,193 @@
+"""npy files of features and labels: their headers, held against the file, and their rows."""
+
+import io
+import itertools
+import math
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sola.system.cli import SolaError
+
+HEADER_LOCK = threading.Lock()  # for parsing alone: Python's is not sure to bear several threads
+LONGEST_HEADER = 12_000  # bytes; numpy refuses longer ones
+
+
+class DataError(SolaError):
+    """Data that cannot be used; the message names the file or folder."""
+
+
+class BadFileError(DataError):
+    """A single file, among many, that cannot be used."""
+
+    def __init__(self, path: str | Path, what: str) -> None:
+        self.path, self.what = os.fspath(path), what
+        super().__init__(
+            f"{path}: {what}; mend the file, or leave such ones out with on_bad_file: skip"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFile:
+    """An npy file as its header describes it; the values are still on disk."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    offset: int  # of the first value, in bytes
+
+    @property
+    def length(self) -> int:
+        """T, the number of snippets."""
+        return self.shape[0]
+
+    @property
+    def files(self) -> tuple["ArrayFile"]:
+        """Itself: what JoinedFiles has several of."""
+        return (self,)
+
+    def read(self, rows: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """The given rows (ascending), or all, in the file's dtype; reads no others (C order).
+
+        They are read into `out` when it has the file's dtype and order, else into fresh memory.
+        """
+        rows = np.arange(self.length) if rows is None else np.asarray(rows, dtype=np.int64)
+        if self.fortran_order:
+            everything = replace(self, shape=self.shape[::-1], fortran_order=False)
+            return everything.read().T[rows]
+        fits = out is not None and out.dtype == self.dtype and out.flags.c_contiguous
+        values = out if fits else np.empty((len(rows), *self.shape[1:]), self.dtype)
+        row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        runs = np.flatnonzero(np.diff(rows, prepend=-2, append=self.length + 1) != 1)
+        with open(self.path, "rb") as file:
+            for first, last in itertools.pairwise(runs):  # consecutive rows
+                file.seek(self.offset + int(rows[first]) * row_bytes)
+                if file.readinto(values[first:last]) != (last - first) * row_bytes:
+                    raise BadFileError(self.path, "shorter than when the run started")
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedFiles:
+    """Feature files of one video, as RGB and flow, side by side on channels: [T, sum of C].
+
+    T is that of the shortest; the others may have one snippet more.
+    """
+
+    files: tuple[ArrayFile, ...]
+
+    @property
+    def path(self) -> str:
+        return " + ".join(file.path for file in self.files)
+
+    @property
+    def length(self) -> int:
+        return min(file.length for file in self.files)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.length, sum(file.shape[1] for file in self.files)
+
+    def read(self, rows: Sequence[int] | None = None, _: np.ndarray | None = None) -> np.ndarray:
+        """The given rows (ascending), or all, in the wider of the files' dtypes."""
+        rows = np.arange(self.length) if rows is None else rows
+        return np.concatenate([file.read(rows) for file in self.files], axis=1)
+
+
+FeatureFile = ArrayFile | JoinedFiles
+
+
+def is_cut(file: FeatureFile) -> bool:
+    """Whether one of a video's files has a snippet that the others lack."""
+    return any(part.length > file.length for part in file.files)
+
+
+def open_array(path: str | Path) -> ArrayFile:
+    """Read the header of an npy file. Raises BadFileError when it is not one or is truncated."""
+    try:
+        with open(path, "rb") as file:
+            start = io.BytesIO(file.read(LONGEST_HEADER))
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise BadFileError(path, f"cannot be read: {error.strerror}") from error
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    try:
+        with HEADER_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote, or odd escapes
+            shape, fortran_order, dtype = readers[np.lib.format.read_magic(start)[0]](start)
+    except Exception as error:  # whatever numpy's parser meets in a file that is not npy
+        raise BadFileError(path, f"not a readable npy file ({error!s:.80})") from error
+    offset = start.tell()
+    if dtype.kind not in "fiub":
+        raise BadFileError(path, f"holds {dtype!s:.80}, not real numbers")
+    if not shape or min(shape) < 1:
+        raise BadFileError(path, f"has shape {list(shape)}, without any snippet")
+    needed = offset + math.prod(shape) * dtype.itemsize
+    if needed > size:
+        raise BadFileError(path, f"truncated, {size} bytes where its header says {needed}")
+    return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset)
+
+
+def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile:
+    """An npy file of snippet features, [T, C]; C must equal feature_dim when given."""
+    array = open_array(path)
+    if array.dtype.kind == "b" or len(array.shape) != 2:
+        raise BadFileError(path, f"holds {array.dtype} {list(array.shape)}, not features [T, C]")
+    if feature_dim is not None and array.shape[1] != feature_dim:
+        raise BadFileError(path, _wrong_width(array.shape, feature_dim))
+    return array
+
+
+def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> FeatureFile:
+    """The features of one video in one file, or in several to be joined on channels."""
+    if len(paths) == 1:
+        return open_features(paths[0], feature_dim)
+    joined = JoinedFiles(tuple(open_features(path) for path in paths))
+    lengths = [file.length for file in joined.files]
+    if max(lengths) - min(lengths) > 1:
+        what = f"has {max(lengths)} snippets where another file of the video has {min(lengths)}"
+        raise BadFileError(paths[int(np.argmax(lengths))], what)
+    if feature_dim is not None and joined.shape[1] != feature_dim:
+        raise BadFileError(joined.path, _wrong_width(joined.shape, feature_dim))
+    return joined
+
+
+def _wrong_width(shape: tuple[int, ...], feature_dim: int) -> str:
+    length, width = shape
+    if length == feature_dim:
+        return f"has shape [{length}, {width}], channels first; [T, C] is wanted: transpose it"
+    return f"has {width} channels, not {feature_dim}; if all have, set in_feature_dim to {width}"
+
+
+def read_features(
+    array: FeatureFile, rows: Sequence[int] | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Features of the given rows (ascending), or all: float32 [len(rows), C], checked as finite.
+
+    They are put into `out`, of that dtype and shape, when it is given.
+    """
+    features = to_float32(array.read(rows, out))
+    if out is not None and features is not out:
+        out[:] = features
+    if not is_finite(features):
+        raise BadFileError(array.path, "holds NaN or infinite values")
+    return features
+
+
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """The values as float32 in C order; those beyond its range become infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def is_finite(features: np.ndarray) -> bool:
+    """Whether features [T, C] hold neither NaN nor infinite values."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = features.sum()  # cheaper than a mask, and not finite when any value is not
+    return bool(np.isfinite(total) or np.isfinite(features).all())

@@ -1,0 +1,110 @@
+"""The demo's data set: synthetic videos, written in the HACS layout.
+
+Each snippet is a signed mix of latents: what the scene looks like (constant over a video), how it
+drifts (slowly), whether an action goes on (on or off, in segments), and noise of its own. Single
+snippets tell little, since the noise buries the action; neighbours together tell more. That is the
+situation of frozen snippet features which SoLa's temporal context improves.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from sola.data.videos import SPLITS, label_folder
+from sola.system.cli import SolaError, progress, random_generator
+from sola.system.files import FolderLock, read_bytes, write_atomically, write_npy
+
+MARKER = "SYNTHETIC.json"  # says what the folder holds, and that this program may use it
+VIDEOS = {"training": 240, "validation": 80}
+LENGTHS = (60, 180)  # snippets of a video
+SEGMENTS = (8, 30)  # snippets of an action, or of what lies between two
+LATENTS = 24
+SCENE = 0.3  # standard deviations, per latent
+DRIFT = 1.0
+DRIFT_TIME = 10.0  # snippets until the drift has forgotten itself by a factor of e
+ACTION = 3.0  # length of the action's direction, the same one in all videos
+NOISE = 2.0
+
+
+def synthetic_video(
+    mixing: np.ndarray, action: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One video: features float32 [T, C] and labels bool [T].
+
+    mixing: [latents, C], action: [latents], both shared by all videos.
+    """
+    length = int(generator.integers(*LENGTHS, endpoint=True))
+    labels = np.zeros(length, bool)
+    end, acting = 0, bool(generator.integers(2))
+    while end < length:
+        start, end = end, end + int(generator.integers(*SEGMENTS, endpoint=True))
+        labels[start:end] = acting
+        acting = not acting
+    kept = np.exp(-1 / DRIFT_TIME)
+    drift = DRIFT * generator.standard_normal((length, LATENTS))
+    for t in range(1, length):
+        drift[t] = kept * drift[t - 1] + np.sqrt(1 - kept**2) * drift[t]
+    scene = SCENE * generator.standard_normal(LATENTS)
+    noise = NOISE * generator.standard_normal((length, LATENTS))
+    latents = scene + drift + labels[:, None] * action + noise  # [T, latents]
+    return (latents @ mixing).astype(np.float32), labels
+
+
+def write_synthetic(
+    data_root: str | Path, label_base: str | Path, *, feature_dim: int, seed: int = 0
+) -> None:
+    """Write the data set unless it is there: features and labels of both splits.
+
+    The folder around data_root and label_base belongs to the data set and appears whole or not at
+    all. Raises SolaError when it holds anything else.
+    """
+    folder = Path(data_root).parent
+    if _is_written(folder, feature_dim, seed):
+        return
+    with FolderLock(folder):
+        if not _is_written(folder, feature_dim, seed):  # by another process, meanwhile
+            _write_all(Path(data_root), Path(label_base), feature_dim, seed)
+
+
+def _marker(feature_dim: int, seed: int) -> str:
+    return json.dumps(
+        {"about": "synthetic features, not real videos", "channels": feature_dim, "seed": seed}
+    )
+
+
+def _is_written(folder: Path, feature_dim: int, seed: int) -> bool:
+    """Whether the folder holds this data set. Raises SolaError when it holds anything else."""
+    if (folder / MARKER).is_file():
+        if read_bytes(folder / MARKER) != _marker(feature_dim, seed).encode():
+            raise SolaError(f"{folder}: holds synthetic data of other settings; remove this folder")
+        return True
+    if folder.exists() and any(folder.iterdir()):
+        raise SolaError(
+            f"{folder}: holds other files, so no synthetic data is written there; "
+            "name a new folder in data_root and label_base"
+        )
+    return False
+
+
+def _write_all(data_root: Path, label_base: Path, feature_dim: int, seed: int) -> None:
+    folder = data_root.parent
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    if unfinished.exists():  # of a run that was killed
+        shutil.rmtree(unfinished)
+    generator = random_generator("synthetic", seed)
+    mixing = generator.standard_normal((LATENTS, feature_dim)) / np.sqrt(LATENTS)
+    action = generator.standard_normal(LATENTS)
+    action *= ACTION / np.linalg.norm(action)
+    for split in SPLITS:
+        features = unfinished / data_root.name / split
+        labels = label_folder(unfinished / label_base.name, split)
+        for number in progress(range(VIDEOS[split]), desc=f"synthetic {split}", unit="video"):
+            x, y = synthetic_video(mixing, action, generator)
+            write_npy(features / f"{split}_{number:03d}.npy", x)
+            write_npy(labels / f"{split}_{number:03d}.npy", y)
+    write_atomically(unfinished / MARKER, _marker(feature_dim, seed).encode())
+    os.rename(unfinished, folder)
+    print(f"{folder}: synthetic data set written, {sum(VIDEOS.values())} videos", flush=True)

@@ -1,0 +1,190 @@
+"""Which windows an epoch sees, where their snippets are held, and how they reach the device.
+
+Both stores give the same batches in the same order: [B, R, C] with a row for each of the `times` of
+a window that the model can see, time-major in memory (see SoLaModule.forward).
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sola.data.features import DataError, FeatureFile, read_features
+from sola.system.cli import SolaError, free_memory, progress, random_generator
+from sola.system.prefetch import in_background
+from sola.system.ranks import from_all_ranks, rank, rank_count
+
+PREFETCHED_BATCHES = 2
+WINDOWS_PER_READ = 16  # one reader's share of a batch at a time
+SHARE_OF_MEMORY = {"cuda": 0.8, "cpu": 0.5}  # what held snippets may take of what is free
+GIB = 2**30
+
+Windows = tuple[np.ndarray, np.ndarray]  # video indices [V], window starts [V]
+Part = tuple[int, int]  # the first window of a batch, and one after its last
+
+
+def epoch_windows(
+    lengths: Sequence[int], sampling_duration: int, *, seed: int, epoch: int
+) -> Windows:
+    """One window of every video, in random order: (video indices [V], window starts [V]).
+
+    Starts are uniform over 0..T - sampling_duration. Depends on (seed, epoch) alone, so that an
+    epoch is the same after a resume and for any number of readers and ranks.
+    """
+    generator = random_generator("windows", seed, epoch)
+    starts = generator.integers(0, np.asarray(lengths) - sampling_duration + 1)
+    order = generator.permutation(len(lengths))
+    return order, starts[order]
+
+
+def rank_part(first: int, last: int) -> tuple[Part, float]:
+    """This rank's contiguous slice of a batch of windows, and its share of the batch.
+
+    A rank that is left without a window computes the first one of its place, with a share of 0.
+    """
+    size = last - first
+    begin, end = (first + size * number // rank_count() for number in (rank(), rank() + 1))
+    return (begin, max(end, begin + 1)), (end - begin) / size
+
+
+class FileWindows:
+    """Windows read from the feature files, by threads that stay a few batches ahead."""
+
+    def __init__(
+        self,
+        videos: Sequence[FeatureFile],
+        times: Sequence[int],
+        *,
+        batch_size: int,
+        num_workers: int,
+        device: torch.device,
+    ) -> None:
+        self.videos = videos
+        self.times = np.sort(times)  # as they lie in a file
+        self.row_of_time = np.argsort(times)
+        self.num_workers = max(1, num_workers)
+        self.device = device
+        size = min(batch_size, len(videos)) * len(times) * videos[0].shape[1]
+        self.buffers = [
+            torch.empty(size, pin_memory=device.type == "cuda")
+            for _ in range(PREFETCHED_BATCHES + 1)
+        ]
+        self.copied: list[torch.cuda.Event | None] = [None] * len(self.buffers)
+
+    def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
+        """Batches of windows, float32 [B, R, C]; each is valid until the next is asked for.
+
+        parts: of equal size but for a smaller last one.
+        """
+        shares = [
+            (batch, share)
+            for batch, (first, last) in enumerate(parts)
+            for share in range(first, last, WINDOWS_PER_READ)
+        ]
+        ahead = PREFETCHED_BATCHES * max(len(range(*part, WINDOWS_PER_READ)) for part in parts)
+        read = partial(self._read, windows, parts)
+        reads = in_background(read, shares, threads=self.num_workers, ahead=ahead)
+        for batch, part in enumerate(parts):
+            for _ in range(*part, WINDOWS_PER_READ):
+                next(reads)
+            rows = self._buffer(batch, part)
+            if self.device.type == "cuda":
+                rows = rows.to(self.device, non_blocking=True)
+                copied = self.copied[batch % len(self.buffers)] = torch.cuda.Event(blocking=True)
+                copied.record()
+            yield rows.transpose(0, 1)
+
+    def _buffer(self, batch: int, part: Part) -> Tensor:
+        """The memory of a batch, [R, B, C]."""
+        shape = len(self.times), part[1] - part[0], self.videos[0].shape[1]
+        return self.buffers[batch % len(self.buffers)][: math.prod(shape)].view(shape)
+
+    def _read(self, windows: Windows, parts: Sequence[Part], share: tuple[int, int]) -> None:
+        """Read one reader's share of a batch: (number of the batch, first window)."""
+        batch, begin = share
+        first, last = parts[batch]
+        copied = self.copied[batch % len(self.buffers)]
+        if copied:  # the buffer's last content is still on its way to the GPU
+            copied.synchronize()
+        rows = self._buffer(batch, parts[batch]).numpy()  # [R, B, C]
+        for window in range(begin, min(begin + WINDOWS_PER_READ, last)):
+            video, start = self.videos[windows[0][window]], windows[1][window]
+            rows[self.row_of_time, window - first] = read_features(video, start + self.times)
+
+
+class HeldWindows:
+    """Windows gathered from all snippets of all videos, which a device holds in its memory."""
+
+    def __init__(self, snippets: Tensor, lengths: Sequence[int], times: Sequence[int]) -> None:
+        """snippets: [sum of the lengths, C], video after video, on the device that trains."""
+        self.snippets = snippets
+        self.first_rows = np.cumsum([0, *lengths[:-1]])
+        self.times = torch.tensor(times, device=snippets.device)
+
+    def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
+        """Batches of windows, float32 [B, R, C]."""
+        first_rows = torch.from_numpy(self.first_rows[windows[0]] + windows[1])
+        first_rows = first_rows.to(self.times.device)
+        for first, last in parts:
+            rows = self.times[:, None] + first_rows[first:last]  # [R, B]
+            batch = self.snippets.index_select(0, rows.flatten()).float()
+            yield batch.unflatten(0, rows.shape).transpose(0, 1)
+
+
+def load_snippets(
+    videos: Sequence[FeatureFile], *, dtype: torch.dtype, device: torch.device, num_workers: int
+) -> Tensor:
+    """All snippets of all videos in the memory of a device, [sum of T, C].
+
+    Raises DataError, naming the file, for values that dtype cannot hold.
+    """
+    ends = np.cumsum([0, *(video.length for video in videos)]).tolist()
+    snippets = torch.empty(ends[-1], videos[0].shape[1], dtype=dtype, device=device)
+
+    def load(job: tuple[FeatureFile, Part]) -> None:
+        video, rows = job
+        features = torch.from_numpy(read_features(video)).to(dtype)
+        if not features.isfinite().all():
+            raise DataError(f"{video.path}: holds values beyond the range of {dtype}")
+        snippets[slice(*rows)] = features
+
+    jobs = zip(videos, itertools.pairwise(ends), strict=True)
+    threads = max(1, num_workers)
+    loads = in_background(load, jobs, threads=threads, ahead=2 * threads)
+    for _ in progress(loads, total=len(videos), desc="training features", unit="file"):
+        pass
+    return snippets
+
+
+def open_windows(
+    videos: Sequence[FeatureFile],
+    times: Sequence[int],
+    *,
+    storage: str,
+    storage_dtype: str,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+) -> FileWindows | HeldWindows:
+    """The store that `storage` names (see config.py), or the better one for auto, saying which.
+
+    Raises SolaError when the device is to hold more than it has room for.
+    """
+    dtype = getattr(torch, storage_dtype)
+    needed = sum(video.length for video in videos) * videos[0].shape[1] * dtype.itemsize
+    place = f"{needed / GIB:.2f} GiB of training features"
+    if storage != "files":
+        room = min(from_all_ranks([free_memory(device)])) * SHARE_OF_MEMORY[device.type]
+        place += f", room for {room / GIB:.2f} on {device}"
+        if storage == "device" and needed > room:
+            raise SolaError(f"storage: device: {place}; use storage: files")
+        storage = "device" if needed <= room else "files"
+    print(f"storage: {storage} ({place})", flush=True)
+    if storage == "device":
+        snippets = load_snippets(videos, dtype=dtype, device=device, num_workers=num_workers)
+        return HeldWindows(snippets, [video.length for video in videos], times)
+    return FileWindows(videos, times, batch_size=batch_size, num_workers=num_workers, device=device)

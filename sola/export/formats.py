@@ -1,0 +1,126 @@
+"""Forms in which heads read features: names, file formats, a fixed length, a number type."""
+
+import importlib.util
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sola.data.features import BadFileError, DataError, open_features
+from sola.system.cli import SolaError
+from sola.system.files import write_atomically, write_npy
+
+POOL_SAMPLES = 3  # a bin, as BMN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How features are written.
+
+    format: npy, h5 (dataset <prefix><video>) or csv. layout: split (a folder a split) or flat.
+    resize: None, or the number of snippets that each video is brought to by resize_mode, linear or
+    pool. Raises SolaError when h5 is wanted and h5py is not installed.
+    """
+
+    format: str = "npy"
+    layout: str = "split"
+    prefix: str = ""
+    resize: int | None = None
+    resize_mode: str = "linear"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if "/" in self.prefix or "\\" in self.prefix or self.prefix.startswith("."):
+            raise SolaError(f"--prefix={self.prefix}: must be the beginning of a file's name")
+        if self.resize is not None and not 1 <= self.resize <= 100_000:
+            raise SolaError(f"--resize={self.resize}: must lie in 1..100000 snippets")
+        if self.format == "h5" and importlib.util.find_spec("h5py") is None:
+            raise SolaError("--format=h5 needs the package h5py: pip install h5py")
+
+    def path(self, folder: Path, split: str, video: str) -> Path:
+        """The file of a video."""
+        place = folder / split if self.layout == "split" else folder
+        return place / f"{self.prefix}{video}.{self.format}"
+
+    def is_written(self, path: Path, length: int, feature_dim: int) -> bool:
+        """Whether the file of a video of T snippets is there; an npy one as it should be."""
+        if self.format != "npy":
+            return path.is_file()
+        try:
+            return open_features(path).shape == (self.resize or length, feature_dim)
+        except BadFileError:
+            return False
+
+    def write(self, path: Path, features: np.ndarray) -> None:
+        """Write features [T, C] as this form has them, atomically.
+
+        Raises DataError for values that dtype cannot hold.
+        """
+        if self.resize:
+            resized = resize_linear if self.resize_mode == "linear" else resize_pool
+            features = resized(features, self.resize)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(features, self.dtype)
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: its values are beyond the range of {self.dtype}")
+        if self.format == "npy":
+            write_npy(path, array)
+        elif self.format == "csv":
+            write_atomically(path, csv_text(array))
+        else:
+            try:
+                write_atomically(path, h5_bytes(path.stem, array))
+            except UnicodeEncodeError as error:
+                raise DataError(f"{path}: its name is no UTF-8, as one in an h5 must be") from error
+
+
+def resize_linear(features: np.ndarray, length: int) -> np.ndarray:
+    """Features [T, C] brought to `length` times by F.interpolate, linear, no aligned corners.
+
+    Source: what G-TAD's loader does with each video.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    x = torch.from_numpy(features).T[None]  # [1, C, T]
+    return F.interpolate(x, size=length, mode="linear", align_corners=False)[0].T.numpy()
+
+
+def resize_pool(features: np.ndarray, length: int) -> np.ndarray:
+    """Features [T, C] averaged over `length` bins of the video, from three linear samples each.
+
+    The samples stand at a bin's start, middle and end. Snippet i stands at i + 0.5; before the
+    first and after the last one their values go on (BMN's own script, in bins that lie there
+    wholly, writes zeros). Source: BMN's feature rescaling.
+    """
+    snippets = len(features)
+    edges = np.linspace(0, snippets, length + 1)
+    starts, ends = (np.clip(e, 0.5, snippets - 0.5) for e in (edges[:-1], edges[1:]))
+    total = np.zeros((length, features.shape[1]), np.float32)
+    for part in np.linspace(0, 1, POOL_SAMPLES):
+        times = starts + (ends - starts) * part - 0.5  # in snippets, [bins]
+        before = np.minimum(times.astype(int), max(snippets - 2, 0))
+        after = np.minimum(before + 1, snippets - 1)
+        share = (times - before)[:, None].astype(np.float32)
+        total += (1 - share) * features[before] + share * features[after]
+    return total / POOL_SAMPLES
+
+
+def csv_text(features: np.ndarray) -> bytes:
+    """A table with a column a channel, f0 to f<C-1>, and enough digits to give float32 back."""
+    columns = features.shape[1]
+    row = ",".join(["%.9g"] * columns)
+    lines = [",".join(f"f{channel}" for channel in range(columns))]
+    lines += [row % tuple(values) for values in features.tolist()]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def h5_bytes(name: str, features: np.ndarray) -> bytes:
+    """An HDF5 file that holds the features as one dataset."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset(name, data=features)
+    return buffer.getvalue()

@@ -1,0 +1,163 @@
+"""What each TAL head reads: one table, and what a user has to set in the head itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sola.data.annotations import Annotation
+    from sola.export.formats import Form
+
+NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How to write features for a head, and how to set the head.
+
+    advice: has fields that write_for_head fills in. form: settings of formats.Form. folder: below
+    the output. beside: a file that it wants beside the features, made from annotations.
+    """
+
+    advice: str
+    form: dict[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    beside: str | None = None
+
+
+HEADS = {
+    "gtad-hacs": Head(
+        "G-TAD, branch hacs, npy mode: feature_path: {folder}/ (it must end with /, hold no comma "
+        "and contain I3D: link it, ln -s {folder} I3D_sola). Official HACS JSON as it is; "
+        "input width {feature_dim}. Trap: its loader interpolates every video to 100 steps, and "
+        "one missing file stops it; compare with raw features by the same route (--load_model=0)",
+    ),
+    "gtad-h5": Head(
+        "G-TAD, branches hacs and anet, h5 mode: feature_path: {folder}, files {prefix}<id>.h5 "
+        "with the dataset {prefix}<id>, [{resize}, {feature_dim}]. Trap: features pooled offline "
+        "and those of the npy mode score differently: compare with raw features by the same route "
+        "(--load_model=0)",
+        {"format": "h5", "layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"},
+    ),
+    "tridet": Head(
+        "TriDet, hacs_i3d.yaml: feat_folder: {folder}, input_dim: {feature_dim}, feat_stride: 1, "
+        "num_frames: 1, default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: its i3d branch reads "
+        "an attribute that is never set; one line of its loader needs a patch",
+    ),
+    "opentad": Head(
+        "OpenTAD: data_path: {folders}, prefix: {prefix!r}, "
+        "in_channels: {feature_dim}, fps: {fps}, feature_stride: 1, sample_stride: 1, "
+        "offset_frames: 0, pad_len: {max_seq_len}, block_list: {folder}/missing_files.txt. "
+        "Trap: a video of the annotations without a file stops it unless it is on that list",
+        beside=BLOCK_LIST,
+    ),
+    "actionformer": Head(
+        "ActionFormer: feat_folder: {folder}, json_file: {folder}/annotations.json, "
+        "file_prefix: {prefix!r}, input_dim: {feature_dim}, feat_stride: 1, num_frames: 1, "
+        "default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: it wants numeric durations and a "
+        "label_id for each segment, which that file has and HACS's own has not",
+        {"layout": "flat"},
+        beside=NUMERIC_ANNOTATIONS,
+    ),
+    "bmn": Head(
+        "BMN and mmaction2's BMN and BSN: feature_path: {folder}, files {prefix}<id>.csv with a "
+        "header, [{resize}, {feature_dim}], feat_dim: {feature_dim}, temporal_scale: {resize}. "
+        "Trap: time is pooled to {resize} bins offline, so that durations must come from the "
+        "annotations",
+        {"format": "csv", "layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"},
+        folder="csv_mean_100",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """Features that were written for a head.
+
+    splits: names of those written. shapes: name of the feature file -> T, C of its input.
+    """
+
+    folder: Path
+    form: Form
+    splits: Sequence[str]
+    shapes: dict[str, tuple[int, int]]
+    fps: float
+
+    def prefix(self, annotations: dict[str, Annotation]) -> str:
+        """What stands before the ids in all names: the form's, or ActivityNet's v_."""
+        for prefix in filter(None, (self.form.prefix, "v_")):
+            if all(name.startswith(prefix) for name in self.shapes):
+                return "" if any(name in annotations for name in self.shapes) else prefix
+        return ""
+
+
+def write_for_head(name: str, written: Written, annotations: dict[str, Annotation]) -> None:
+    """Say what to set in a head; write what it wants beside the features, from annotations."""
+    head, form, folder = HEADS[name], written.form, written.folder
+    longest = form.resize or max(length for length, _ in written.shapes.values())
+    places = dict.fromkeys(str(form.path(folder, split, "").parent) for split in written.splits)
+    prefix = written.prefix(annotations)
+    print(
+        head.advice.format(
+            folder=folder,
+            folders=" and ".join(places),
+            feature_dim=next(iter(written.shapes.values()))[1],
+            max_seq_len=1 << max(longest - 1, 1).bit_length(),
+            resize=form.resize or "T",
+            prefix=prefix,
+            fps=f"{written.fps:g}",
+        )
+    )
+    usual = type(form)(**head.form)
+    for option, value in dataclasses.asdict(form).items():
+        expected = getattr(usual, option)
+        if value != expected:
+            print(f"note: {option} is {value}, {name} expects {expected}: adapt its loader")
+    if usual.layout == "split" and written.splits == [""]:
+        print(f"note: {name} reads training/ and validation/, these are in one folder as the input")
+    if head.beside and not annotations:
+        if not (folder / head.beside).exists():
+            print(f"note: there is no {head.beside} yet; --annotations=JSON makes it")
+    elif head.beside == NUMERIC_ANNOTATIONS:
+        write_numeric(written, annotations, prefix)
+    elif head.beside == BLOCK_LIST:
+        write_block_list(written, annotations)
+
+
+def write_block_list(written: Written, annotations: dict[str, Annotation]) -> None:
+    """Write which annotated videos have no features."""
+    from sola.data.annotations import block_list, find_annotation
+    from sola.system.files import write_atomically
+
+    there = {id(find_annotation(annotations, video)) for video in written.shapes}
+    missing = [video for video, entry in annotations.items() if id(entry) not in there]
+    write_atomically(written.folder / BLOCK_LIST, block_list(missing))
+
+
+def write_numeric(written: Written, annotations: dict[str, Annotation], prefix: str) -> None:
+    """Write numeric_annotations of the videos written, and say what to set for them."""
+    from sola.data.annotations import is_renumbered, label_numbers, numeric_annotations
+    from sola.system.files import write_atomically
+
+    ids = [name.removeprefix(prefix) for name in written.shapes]
+    content = numeric_annotations(annotations, ids, written.fps, written.form.resize)
+    path, entries = written.folder / NUMERIC_ANNOTATIONS, content["database"].values()
+    subsets = sorted({entry["subset"] for entry in entries})
+    classes = max(label_numbers(annotations).values(), default=-1) + 1
+    print(
+        f"{path}: {len(entries)} videos; train_split and val_split are of {subsets}, "
+        f"num_classes: {classes}"
+    )
+    if len(entries) < len(annotations):
+        print(
+            f"note: {len(annotations) - len(entries)} annotated videos without features or "
+            "duration are not in it; a score against it leaves them out"
+        )
+    if is_renumbered(annotations):
+        print("note: labels are renumbered, since not every segment has the label_id of its label")
+    write_atomically(path, json.dumps(content).encode())

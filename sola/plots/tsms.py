@@ -1,0 +1,178 @@
+"""Pictures of TSMs: what the module does to whole videos, and the windows it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sola.plots.figure import DPI, new_figure, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+SIDE = 240  # pixels of a TSM's side
+STRIP = 8  # pixels of the strips along it, and as many from it
+LEFT, TOP, BELOW, BETWEEN = 62, 50, 30, 22  # pixels around a TSM
+HEADING, FOOT, RIGHT = 44, 26, 96  # pixels around all of them
+LONGEST_TITLE = 100
+VIDEOS_PER_ROW = 2
+WINDOWS_PER_ROW = 6
+ACTION_COLOUR = "#d62728"
+COLOUR_MAP = "viridis"
+
+
+@dataclass(frozen=True)
+class VideoPicture:
+    """One video of a sheet: its T, its TSMs before and after, labels bool [T] when known."""
+
+    name: str
+    length: int
+    tsm: np.ndarray
+    sola_tsm: np.ndarray
+    labels: np.ndarray | None
+
+
+def self_similarity(features: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Cosine of every snippet with every other: [T, C] -> [T, T], or [side, side] for longer ones.
+
+    Those are averages over blocks of snippets, which are products of mean directions.
+    """
+    length = len(features)
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    directions = features / np.where(largest > 0, largest, 1)  # squares stay within the range
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1)
+    if length > side:
+        edges = np.linspace(0, length, side + 1).astype(int)
+        sums = np.add.reduceat(directions, edges[:-1], axis=0)
+        directions = sums / np.diff(edges)[:, None]
+    return directions @ directions.T
+
+
+def segments(labels: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of true labels [T] as (start, end) with end exclusive."""
+    edges = np.flatnonzero(np.diff(labels.astype(np.int8), prepend=0, append=0))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = None) -> Figure:
+    """Input TSM and SoLa TSM of each video side by side, on one colour scale.
+
+    fps: snippets a second, for axes in seconds; None for axes in snippets.
+    """
+    unit = "s" if fps else "snippets"
+    figure, panels = _panels(2 * len(videos), 2 * VIDEOS_PER_ROW, title)
+    for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
+        end = video.length / (fps or 1)
+        span = [(s / (fps or 1), e / (fps or 1)) for s, e in segments(_labels(video))]
+        length = f", T = {video.length}" + (f", {end:.1f} s" if fps else "")
+        for panel, tsm, what in (
+            (before, video.tsm, f"input{length}"),
+            (after, video.sola_tsm, "SoLa"),
+        ):
+            image = _draw_tsm(panel, tsm, (0, end), (-1, 1))
+            _draw_strips(panel, span)
+            panel.set_title(
+                f"{plain(video.name)}\n{what}, mean {tsm.mean():.2f}",
+                fontsize=8,
+                pad=(2 * STRIP + 6) * 72 / DPI,  # points
+            )
+    notes = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
+    if any(video.length > SIDE for video in videos):
+        notes += f"; above T = {SIDE} averaged"
+    figure.supxlabel(f"time ({unit}) along both axes{notes}", fontsize=9, y=6 / _height(figure))
+    _draw_colour_bar(figure, image, "cosine similarity of two snippets")
+    return figure
+
+
+def window_sheet(
+    title: str, names: Sequence[str], cosines: np.ndarray, target: np.ndarray
+) -> Figure:
+    """Predicted TSMs of some windows, their mean and the target, as similarities (1 + cosine) / 2.
+
+    cosines: [B, L, L] between projections (rows) and predictions (columns). target: [L, L]. Source:
+    what the original draws during training.
+    """
+    similarities = (1 + cosines) / 2
+    drawn = [*similarities, similarities.mean(axis=0), target]
+    titles = [*(plain(name, 24) for name in names), "mean of these", "target"]
+    figure, panels = _panels(len(drawn), WINDOWS_PER_ROW, title)
+    for panel, tsm, name in zip(panels, drawn, titles, strict=True):
+        image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), (0, 1))
+        panel.set_title(name, fontsize=8)
+    figure.supxlabel(
+        "gathered position of the window (rows: projections z, columns: predictions h(z), so that "
+        "it need not be symmetric)",
+        fontsize=9,
+        y=6 / _height(figure),
+    )
+    _draw_colour_bar(figure, image, "similarity, (1 + cosine) / 2")
+    return figure
+
+
+def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with square panels of SIDE pixels; their places are exact, and cost no layout."""
+    columns, rows = min(count, per_row), -(-count // per_row)
+    cell_width, cell_height = LEFT + SIDE + BETWEEN, TOP + SIDE + BELOW
+    width = max(columns, 2) * cell_width + RIGHT
+    height = HEADING + rows * cell_height + FOOT
+    figure = new_figure(width, height)
+    figure.suptitle(plain(title, LONGEST_TITLE), fontsize=11, y=1 - 14 / height)
+    panels = []
+    for number in range(count):
+        row, column = divmod(number, per_row)
+        x = column * cell_width + LEFT
+        y = height - HEADING - row * cell_height - TOP - SIDE
+        panels.append(figure.add_axes((x / width, y / height, SIDE / width, SIDE / height)))
+    return figure, panels
+
+
+def _height(figure: Figure) -> float:
+    return figure.get_figheight() * DPI
+
+
+def _draw_tsm(
+    panel: Axes, tsm: np.ndarray, span: tuple[float, float], scale: tuple[float, float]
+) -> AxesImage:
+    """A TSM with time over the span along both axes, downwards and to the right."""
+    image = panel.imshow(
+        tsm, vmin=scale[0], vmax=scale[1], cmap=COLOUR_MAP, extent=(*span, *span[::-1]),
+        interpolation="nearest",
+    )  # fmt: skip
+    panel.locator_params(nbins=6, min_n_ticks=1, steps=[1, 2, 5, 10])
+    panel.tick_params(labelsize=7, length=3)
+    panel.spines[:].set_visible(False)
+    return image
+
+
+def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
+    """Red bars outside the TSM, along its top and its left."""
+    from matplotlib.collections import PolyCollection
+
+    panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)
+    pixel = panel.get_xlim()[1] / SIDE
+    outer, inner = -2 * STRIP * pixel, -STRIP * pixel
+    above = [[(s, outer), (e, outer), (e, inner), (s, inner)] for s, e in spans]
+    left = [[(y, x) for x, y in corners] for corners in above]
+    bars = PolyCollection(above + left, facecolor=ACTION_COLOUR, linewidth=0, clip_on=False)
+    panel.add_collection(bars, autolim=False)
+
+
+def _draw_colour_bar(figure: Figure, image: AxesImage, label: str) -> None:
+    """At the right, as high as a panel."""
+    width, height = figure.get_figwidth() * DPI, _height(figure)
+    top = height - HEADING - TOP
+    place = figure.add_axes(
+        ((width - RIGHT + 8) / width, (top - SIDE) / height, 14 / width, SIDE / height)
+    )
+    bar = figure.colorbar(image, cax=place)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _labels(video: VideoPicture) -> np.ndarray:
+    return np.zeros(0, bool) if video.labels is None else video.labels
