@@ -1,7 +1,13 @@
 """Train a SoLa module by similarity matching: python main_simsiam.py --yaml_path=YAML"""
 
-import shlex
 import sys
+
+if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
+    from sola.system.signals import leave_on_signals
+
+    leave_on_signals()
+
+import shlex
 
 from sola.config import load_config
 from sola.system.cli import ArgumentParser, run_script
@@ -17,13 +23,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse(arguments)
     config = load_config(options.yaml_path, options.settings)
 
-    from sola.records import best_evaluation
+    from sola.records import best_evaluation, comparable
     from sola.training.loop import train  # after the checks: torch takes seconds to import
     from sola.training.messages import summary
 
     records = train(config, restart=options.restart)
     print(summary(config, records))
-    best = best_evaluation(records)
+    best = best_evaluation(comparable(records, config.eval_protocol))
     command = [
         "python process_feature.py",
         shlex.quote(f"--yaml_path={options.yaml_path}"),

@@ -8,17 +8,17 @@ import importlib
 
 _HOMES = {
     "SoLaModule": "sola.method.module",
-    "SimilarityMatching": "sola.method.module",
-    "load_module": "sola.method.module",
+    "SimilarityMatching": "sola.method.matching",
+    "load_module": "sola.method.weights",
     "load_config": "sola.config",
     "Config": "sola.config",
     "target_tsm": "sola.method.tsm",
     "predicted_tsm": "sola.method.tsm",
     "similarity_matching_loss": "sola.method.tsm",
-    "SolaError": "sola.system.cli",
-    "ConfigError": "sola.config",
-    "DataError": "sola.data.features",
-    "CheckpointError": "sola.method.weights",
+    "SolaError": "sola.errors",
+    "ConfigError": "sola.errors",
+    "DataError": "sola.errors",
+    "CheckpointError": "sola.errors",
 }
 __all__ = list(_HOMES)
 

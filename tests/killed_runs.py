@@ -25,6 +25,7 @@ import sola.training.draw_run
 import sola.training.loop
 from sola.plots.figure import new_figure
 from sola.system.cli import run_script
+from sola.system.signals import leave_on_signals
 
 KINDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -35,7 +36,6 @@ def start(script: str, arguments: list[str], state_seconds: float) -> int:
     if process:
         return process
     sola.training.loop.STATE_SECONDS = state_seconds
-    sola.probe.snippets.ROWS_PER_BATCH = 60
     for name in ("tsm_sheet", "window_sheet", "curves"):  # written as ever, but quickly drawn
         setattr(sola.training.draw_run, name, lambda *_: new_figure(9, 9))
     main = importlib.import_module(script).main
@@ -62,6 +62,7 @@ def end_of(process: int, seconds: float | None = None, kind: int = 0) -> int:
 
 def main(script: str, seed: int, kills: int, arguments: list[str]) -> None:
     torch.set_num_threads(1)
+    leave_on_signals()  # as the scripts do from their first line on; forks inherit it
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     moments = random.Random(seed)
     started = time.perf_counter()

@@ -1,24 +1,26 @@
 """Real processes that are killed, stopped, or meet one another and a full disk: nothing is lost."""
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import REPOSITORY, replace, same, weights_after, without_seconds
+from helpers import REPOSITORY, replace, same, weights_after, without_seconds
 
 from sola.config import load_config
-from sola.export.dump import export_features
-from sola.system.cli import DeferredSignals, Interrupted, SolaError
-from sola.system.files import FolderLock
-from sola.training import loop as training
-from sola.training.loop import Progress, is_urgent, train
-from sola.training.resume import is_state, load_state
+from sola.errors import SolaError
+from sola.system.files import only_user_of
+from sola.system.signals import DeferredSignals, Interrupted
+from sola.training import loop
+from sola.training.loop import train
+from sola.training.resume import load_state
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 SCRIPT = [sys.executable, "-u", "-W", "error", str(REPOSITORY / "main_simsiam.py")]
@@ -34,7 +36,7 @@ def run_killed(workplace, kills, script, *arguments):
     first, *killed, last = map(int, output.split())
     assert (first, last) == (0, 0)
     assert len(killed) == kills
-    assert set(killed) <= {-9, 130, 143, 0, -2, -15}  # the last two when all is done already
+    assert set(killed) <= {-9, 130, 143, 0}
     assert killed[:3].count(0) <= 1  # the moments lie within the runs
     assert "Traceback" not in (workplace / "output.txt").read_text()
 
@@ -46,8 +48,8 @@ def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, con
     assert without_seconds(whole) == without_seconds(killed)
     assert whole.model_file(40).read_bytes() == killed.model_file(40).read_bytes()
     states = [load_state(run.run_folder) for run in (whole, killed)]
-    assert same(states[0]["model"], states[1]["model"])
-    moments = [state["optimiser"] for state in states]
+    assert same(states[0].model, states[1].model)
+    moments = [state.optimiser for state in states]
     assert all(same(moments[0][number], moments[1][number]) for number in moments[0])
     assert whole.picture_folder.joinpath("whole_epoch40.png").exists()
     names = [
@@ -62,7 +64,7 @@ def test_pictures_of_a_killed_run_are_those_of_a_whole_one(workplace, drawing_co
     config = replace(drawing_config, epoch=2)
     train(config)
     whole = {path.name: path.read_bytes() for path in config.picture_folder.iterdir()}
-    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         interrupts_at_step(patch, 5, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -84,7 +86,7 @@ def test_a_dump_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, confi
 
 def interrupts_at_step(patch, number, interrupt):
     """Do something right after the n-th training step of this process."""
-    real, calls = training.training_step, []
+    real, calls = loop.training_step, []
 
     def counting(*arguments):
         figures = real(*arguments)
@@ -93,7 +95,7 @@ def interrupts_at_step(patch, number, interrupt):
             interrupt()
         return figures
 
-    patch.setattr(training, "training_step", counting)
+    patch.setattr(loop, "training_step", counting)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -118,8 +120,9 @@ def test_a_second_signal_does_not_wait(config, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     interrupts_at_step(monkeypatch, 2, twice)
-    with pytest.raises(Interrupted, match=r"^$"):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         train(config)
+    assert not isinstance(stopped.value, Interrupted)  # nothing was saved
     assert os.listdir(config.run_folder).count("state_0-2.pt") == 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -130,78 +133,102 @@ def test_a_probe_is_not_waited_for(config, monkeypatch):
 
     def interrupted(_, epoch, *rest):
         if epoch == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("the probe goes on")
         return real(_, epoch, *rest)
 
-    real = training.evaluate
+    real = loop.evaluate
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", interrupted)
-        with pytest.raises(Interrupted):
+        patch.setattr(loop, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             train(config, restart=True)
     assert same(uninterrupted, weights_after(config))
     assert without_seconds(config) == records
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "    thing = set()\n"  # in the callback of a weak reference it is printed and forgotten
-        "    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))\n"
-        "    del thing\n"
-        "    signal.pause()\n",
-        "    class Name:\n"  # Python 3.11 makes a RuntimeError of it
-        "        def __set_name__(self, *_):\n"
-        "            signal.raise_signal(signal.SIGTERM)\n"
-        "    class Owner:\n"
-        "        name = Name()\n",
-    ],
-)
-def test_an_interruption_gets_through_where_python_hides_it(workplace, body):
+LEAVING = {  # what a script is at when the signal comes
+    "the callback of a weak reference, where Python forgets what is raised": (
+        "thing = set()\n"
+        "reference = weakref.ref(thing, lambda _: signal.raise_signal(NUMBER))\n"
+        "del thing\n"
+        "signal.pause()\n"
+    ),
+    "a thread pool that waits for a reader which is blocked": (
+        "os.mkfifo('pipe')\n"
+        "threading.Timer(0.2, os.kill, (os.getpid(), NUMBER)).start()\n"
+        "for _ in in_background(lambda path: open(path).read(), ['pipe'], threads=1, ahead=1):\n"
+        "    pass\n"
+    ),
+    "an interruption of its own, with such a reader": (
+        "os.mkfifo('pipe')\n"
+        "with DeferredSignals() as signals:\n"
+        "    signal.raise_signal(NUMBER)\n"
+        "    reads = in_background(lambda p: open(p).read(), ['pipe'] * 2, threads=1, ahead=0)\n"
+        "    threading.Timer(0.2, os.kill, (os.getpid(), NUMBER)).start()\n"
+        "    next(reads)\n"
+    ),
+    "the end of what defers it": (
+        "with DeferredSignals() as signals:\n"
+        "    signal.raise_signal(NUMBER)\n"
+        "    assert signals.noted == NUMBER\n"
+        "signal.pause()\n"
+    ),
+    "a part that has nothing to save": (
+        "with DeferredSignals() as signals:\n"
+        "    with signals.at_once():\n"
+        "        signal.raise_signal(NUMBER)\n"
+        "        signal.pause()\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("body", LEAVING.values(), ids=LEAVING)
+def test_a_script_leaves_at_once_whatever_it_is_at(workplace, body, number):
+    lines = body.replace("NUMBER", str(int(number))).splitlines()
     (workplace / "script.py").write_text(
-        "import signal, weakref\n"
+        "import os, signal, threading, weakref\n"
         "from sola.system.cli import run_script\n"
-        f"def main():\n{body}"
-        "run_script(main)\n"
+        "from sola.system.prefetch import in_background\n"
+        "from sola.system.signals import DeferredSignals\n"
+        "def main():\n" + "".join(f"    {line}\n" for line in lines) + "run_script(main)\n"
     )
     result = subprocess.run(
         [sys.executable, "script.py"], cwd=workplace, env=ENVIRONMENT, capture_output=True,
-        text=True, timeout=100,
+        text=True, timeout=30,
     )  # fmt: skip
-    assert result.returncode == 143
-    assert result.stderr.startswith("interrupted; the same command goes on")
-    assert result.stderr.count("\n") == 1
+    assert result.returncode == 128 + number
+    assert result.stderr == "interrupted; the same command goes on from what is saved\n"
 
 
-def test_signals_are_deferred_but_where_nothing_is_to_be_saved():
-    signals = DeferredSignals()
-    signals.noted = signal.SIGTERM
-    with pytest.raises(Interrupted), signals.at_once():
-        raise AssertionError("it was noted before")
-    with pytest.raises(Interrupted), DeferredSignals():
-        os.kill(os.getpid(), signal.SIGINT)
+def test_signals_that_the_caller_ignores_stay_ignored(workplace):
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from sola.system.signals import DeferredSignals, leave_on_signals\n"
+        "leave_on_signals()\n"
+        "with DeferredSignals() as signals: signal.raise_signal(signal.SIGINT)\n"
+        "assert signals.noted is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
 
 
 def test_the_state_is_saved_when_it_is_time_and_not_before(config, monkeypatch):
     saved = []
-    monkeypatch.setattr(
-        training, "save_state", lambda _, s: saved.append((s["epoch"], len(s["figures"])))
-    )
+    monkeypatch.setattr(loop, "save_state", lambda _, s: saved.append((s.epoch, s.steps)))
     train(replace(config, epoch=3))
     assert saved == [(0, 0), (2, 0), (3, 0)]
     saved.clear()
-    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     train(replace(config, epoch=3), restart=True)
     assert saved == [*((epoch, step) for epoch in range(3) for step in range(3)), (3, 0)]
 
 
 def test_five_minutes_are_time():
-    monotonic = training.time.monotonic()
-    signals = DeferredSignals()
-    assert not is_urgent(Progress(saved_at=monotonic), signals)
-    assert is_urgent(Progress(saved_at=monotonic - 300), signals)
+    signals, now = DeferredSignals(), loop.time.monotonic()
+    assert not loop.is_saving_due(SimpleNamespace(saved_at=now), signals)
+    assert loop.is_saving_due(SimpleNamespace(saved_at=now - 300), signals)
     signals.noted = signal.SIGTERM
-    assert is_urgent(Progress(saved_at=monotonic), signals)
+    assert loop.is_saving_due(SimpleNamespace(saved_at=now), signals)
 
 
 def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
@@ -220,43 +247,37 @@ def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
     assert not (workplace / "models/.tiny.lock").exists()
 
 
-def test_one_dump_at_a_time_into_a_folder(workplace, config):
-    train(replace(config, epoch=2))
-    with other_process_holds(workplace / "transformed_features/tiny_2") as holder:
-        refused = pytest.raises(SolaError, match=f"tiny_2: in use by process {holder.pid}")
+def test_another_name_of_a_folder_is_no_way_in(workplace, config):
+    (workplace / "models").mkdir()
+    (workplace / "other").symlink_to("models")
+    with other_process_holds(workplace / "models/tiny") as holder:
+        refused = pytest.raises(SolaError, match=f"tiny: in use by process {holder.pid}")
         with refused:
-            export_features(config, "2")
-    export_features(config, "2")
-
-
-def test_the_folder_of_pictures_is_locked_too(workplace, config):
-    with other_process_holds(workplace / "visualizing/tiny") as holder:
-        refused = pytest.raises(SolaError, match=f"visualizing/tiny: .* process {holder.pid}")
-        with refused:
-            train(config)
-    assert not (workplace / "models/.tiny.lock").exists()
+            train(replace(config, model_save_path="other"))
+    train(replace(config, model_save_path="other", epoch=1))
 
 
 def test_a_lock_does_not_follow_a_link(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".run.lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(SolaError, match=r"run: cannot write there"):
-        FolderLock(tmp_path / "run").acquire()
+    with pytest.raises(SolaError, match=r"run: cannot write there"), only_user_of(tmp_path / "run"):
+        pass
     assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_a_signal_at_the_last_moment_of_an_epoch_is_not_called_saved(config, monkeypatch):
     uninterrupted = weights_after(config)
-    real = training.is_urgent
+    real, calls = loop.is_saving_due, []
 
-    def then_a_signal(so_far, signals):
-        urgent = real(so_far, signals)
-        if so_far.epoch == 1 and not len(so_far.figures) and not signals.noted:
+    def then_a_signal(run, signals):
+        is_due = real(run, signals)
+        calls.append(1)
+        if len(calls) == 4:  # after three steps, at the end of the epoch
             os.kill(os.getpid(), signal.SIGTERM)
-        return urgent
+        return is_due
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "is_urgent", then_a_signal)
+        patch.setattr(loop, "is_saving_due", then_a_signal)
         with pytest.raises(Interrupted, match=r"in epoch 2 after step 1 of 3"):
             train(config, restart=True)
     assert (config.run_folder / "state_1-1.pt").exists()
@@ -264,7 +285,7 @@ def test_a_signal_at_the_last_moment_of_an_epoch_is_not_called_saved(config, mon
 
 
 def test_a_stop_that_another_rank_was_asked_for_is_followed(config, monkeypatch):
-    monkeypatch.setattr(training, "any_rank", lambda says_so, device: True)
+    monkeypatch.setattr(loop, "any_rank", lambda says_so, device: True)
     with pytest.raises(Interrupted, match="in epoch 1 after step 1 of 3") as stopped:
         train(config)
     assert stopped.value.number == signal.SIGTERM
@@ -282,10 +303,10 @@ def read_until(process, start):
 def other_process_holds(folder):
     """A process that holds a folder's lock, and has a child that outlives it."""
     code = (
-        "import os, sys; from pathlib import Path; from sola.system.files import FolderLock\n"
-        f"FolderLock(Path({str(folder)!r})).acquire()\n"
-        "if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
-        "print('held', flush=True); sys.stdin.read()"
+        "import os, sys; from sola.system.files import only_user_of\n"
+        f"with only_user_of({str(folder)!r}):\n"
+        "    if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code], env=ENVIRONMENT, text=True,
@@ -299,33 +320,30 @@ def other_process_holds(folder):
 
 
 def test_the_lock_does_not_live_on_in_children(tmp_path):
-    lock = FolderLock(tmp_path / "run")
     with other_process_holds(tmp_path / "run") as holder:
-        with pytest.raises(SolaError, match=f"in use by process {holder.pid} on "):
-            lock.acquire()
+        refused = pytest.raises(SolaError, match=f"in use by process {holder.pid} on ")
+        with refused, only_user_of(tmp_path / "run"):
+            pass
         holder.kill()
         holder.wait()
-        with lock:  # though the child still lives
+        with only_user_of(tmp_path / "run"):  # though the child still lives
             assert (tmp_path / ".run.lock").exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_its_holder_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
-    lock, calls = FolderLock(tmp_path / "run"), []
-    real = FolderLock._open
+    real, calls = fcntl.lockf, []
 
-    def opened_before_its_holder_left(self):
-        file = real(self)
-        if not calls:
-            self.path.unlink()
+    def locked_after_its_holder_left(file, kind):
         calls.append(file)
-        return file
+        if len(calls) == 1:
+            (tmp_path / ".run.lock").unlink()
+        return real(file, kind)
 
-    monkeypatch.setattr(FolderLock, "_open", opened_before_its_holder_left)
-    lock.acquire()
-    assert len(calls) == 2
-    assert lock.path.exists()
-    lock.release()
+    monkeypatch.setattr(fcntl, "lockf", locked_after_its_holder_left)
+    with only_user_of(tmp_path / "run"):
+        assert len(calls) == 2
+        assert (tmp_path / ".run.lock").exists()
 
 
 @pytest.mark.parametrize("limit", [4_500, 20_000])  # bytes: a checkpoint, or a state
@@ -348,55 +366,42 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_later(config, limit):
 
 
 @pytest.mark.parametrize(
-    "change", ["model", "moments", "infinite moments", "one moment missing", "figures"]
+    "change", ["model", "moments", "one moment missing", "odd moments", "too many steps"]
 )
 def test_a_state_of_another_run_is_refused(config, change):
     train(replace(config, epoch=1, saving_epoch=1))
-    config = replace(config, saving_epoch=1)
-    state = torch.load(config.run_folder / "state_1-0.pt")
+    path = config.run_folder / "state_1-0.pt"
+    state = torch.load(path)
     if change == "model":
         state["model"]["module.alpha"] = torch.zeros(2)
     elif change == "moments":
         state["optimiser"][0]["exp_avg"] = torch.zeros(2)
-    elif change == "infinite moments":
-        state["optimiser"][0]["exp_avg_sq"] += float("inf")
     elif change == "one moment missing":
         del state["optimiser"][2]
+    elif change == "odd moments":
+        state["optimiser"] = {torch.zeros(2): {}}
     else:
-        state["figures"] = torch.zeros(3, 3, dtype=torch.float64)
+        state["steps"] = 3
+        state["scalars"] = {"loss": torch.zeros(3, dtype=torch.float64)}
     torch.save(state, config.run_folder / "state_1-1.pt")
-    with pytest.raises(SolaError, match="training state is of another"):
+    with pytest.raises(SolaError, match=r"another (network|run).*--restart sets it aside"):
         train(config)
 
 
-def test_a_state_of_an_earlier_version_is_taken(config):
-    """It held the seconds of an epoch as one number."""
-    uninterrupted = weights_after(config)
-    train(replace(config, epoch=2), restart=True)
-    path = config.run_folder / "state_2-0.pt"
-    state = torch.load(path)
-    torch.save(state | {"seconds": 1.5}, path)
-    assert same(uninterrupted, weights_after(config))
-    assert not list(config.run_folder.glob("*.damaged"))
-
-
-@pytest.mark.parametrize("change", ["seconds", "figures", "size", "tensor", "nested", "epoch"])
+@pytest.mark.parametrize("change", ["seconds", "scalars", "size", "identity", "epoch"])
 def test_a_state_with_odd_values_is_damaged(config, change):
     train(replace(config, epoch=1, saving_epoch=1))
     state = torch.load(config.run_folder / "state_1-0.pt")
     if change == "seconds":
         state["seconds"]["seconds"] = float("nan")
-    elif change == "figures":
-        state["figures"] = torch.full((1, 3), float("inf"), dtype=torch.float64)
+    elif change == "scalars":
+        state["scalars"] = {"loss": torch.zeros(3)}
     elif change == "size":
-        state["figures"] = torch.zeros(1, 1, dtype=torch.float64).expand(10**12, 3)
-    elif change == "tensor":
-        state["identity"]["config"]["seed"] = torch.zeros(2)
-    elif change == "nested":
-        state["identity"]["listing"] = [[], []]
+        state["scalars"] = {"loss": torch.zeros(1, dtype=torch.float64).expand(10**14)}
+        state["steps"] = 10**14
+    elif change == "identity":
+        state["identity"] = {"config": [[], []]}
     else:
         state["epoch"] = -1
-    assert not is_state(state)
     torch.save(state, config.run_folder / "state_7-1.pt")
-    assert load_state(config.run_folder)["epoch"] == 1
-    assert (config.run_folder / "state_7-1.damaged").exists()
+    assert load_state(config.run_folder).epoch == 1

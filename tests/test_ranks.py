@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, as_rank, replace, without_seconds
+from helpers import REPOSITORY, as_rank, replace, without_seconds
 
+from sola.errors import SolaError
 from sola.export.dump import export_features
 from sola.records import read_records
-from sola.system import cli as runtime
+from sola.system import cli
+from sola.system.device import resolve_device
+from sola.system.ranks import is_first_rank, rank_count
 from sola.training.loop import train
 from sola.training.resume import state_files
 
@@ -110,14 +113,16 @@ def test_a_rank_that_dies_ends_the_run(workplace, config):
 
 
 def test_a_lost_process_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "leave_on_signals", lambda: None)
+
     def main():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer\nadvice")
 
     with pytest.raises(RuntimeError):
-        runtime.run_script(main)
+        cli.run_script(main)
     as_rank(monkeypatch, 0, 2)
     with pytest.raises(SystemExit) as left:
-        runtime.run_script(main)
+        cli.run_script(main)
     assert left.value.code == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error in rank 0: lost another process of this run, whose own error")
@@ -127,14 +132,14 @@ def test_a_lost_process_is_one_line(monkeypatch, capsys):
 def test_a_foreign_launchers_variables_are_not_torchruns(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert runtime.rank_count() == 1
-    assert runtime.is_first_rank()
+    assert rank_count() == 1
+    assert is_first_rank()
 
 
 def test_several_processes_do_not_share_a_gpu(monkeypatch):
     as_rank(monkeypatch, 1, 2)
-    with pytest.raises(runtime.SolaError, match="give cuda"):
-        runtime.resolve_device("cuda:0")
+    with pytest.raises(SolaError, match="give cuda"):
+        resolve_device("cuda:0")
 
 
 def test_an_error_of_the_first_rank_is_one_line(workplace):

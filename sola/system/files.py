@@ -6,35 +6,42 @@ import fcntl
 import io
 import os
 import platform
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from sola.system.cli import SolaError
+from sola.errors import SolaError
 
 NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}  # some network disks
 
 
-def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
-    """Write a file, with its folder, so that it is seen whole or not at all, also after a crash.
+def write_atomically(path: str | Path, *parts: bytes | memoryview, is_synced: bool = True) -> None:
+    """Write a file, with its folder, so that it is seen whole or not at all.
 
-    The temporary file lies in the same folder under a hidden name ending in .tmp. Raises
-    SolaError, naming the file and its size, when it cannot be written; an earlier file then stays.
+    is_synced: also after a power failure. The temporary file lies in the same folder under a hidden
+    name of its own ending in .tmp. Raises SolaError, naming the file and its size, when it cannot
+    be written; an earlier file then stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        try:
+            with open(temporary, "xb") as file:  # x: never through a link that lies there
+                for part in parts:
+                    file.write(part)
+                if is_synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        if is_synced:
+            _sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         size = sum(map(len, parts))
         raise SolaError(f"{path}: cannot write its {size} bytes: {error.strerror}") from error
 
@@ -49,18 +56,29 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def write_npy(path: str | Path, array: np.ndarray) -> None:
+def write_npy(path: str | Path, array: np.ndarray, *, is_synced: bool = True) -> None:
     """np.save, atomically, of an array in C order."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    write_atomically(path, header.getbuffer(), array.reshape(-1).view(np.uint8).data)
+    values = array.reshape(-1).view(np.uint8).data
+    write_atomically(path, header.getbuffer(), values, is_synced=is_synced)
 
 
 def clear_temporary(folder: Path, suffix: str = "") -> None:
     """Remove what a killed run left half-written, of files with a suffix."""
-    for temporary in folder.glob(f".*{suffix}.tmp"):
-        if temporary.is_file():
-            temporary.unlink(missing_ok=True)
+    for temporary in folder.glob(f".*{suffix}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> None:
+    """Rename what is there, if anything, to a dated name."""
+    if not os.path.lexists(path):
+        return
+    aside = path.with_name(f"{path.name}_until_{time.strftime('%Y%m%d-%H%M%S')}")
+    while os.path.lexists(aside):  # two in one second
+        aside = aside.with_name(aside.name + "+")
+    path.rename(aside)
+    print(f"{path}: set aside as {aside}")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -75,74 +93,54 @@ def refuse_pipe(path: str | Path) -> None:
         raise SolaError(f"{path}: not a file")
 
 
-class FolderLock:
-    """While it is held, no other process can hold the one of the same folder.
+@contextlib.contextmanager
+def only_user_of(folder: str | Path) -> Iterator[None]:
+    """Within it, no other process is within it for the same folder or file, by whatever name.
 
     The folder need not exist: the lock is a record lock on .<name>.lock beside it, which the system
-    takes back when this process ends, in whatever way. Children do not inherit it.
+    takes back when this process ends, in whatever way. Children do not inherit it. Raises SolaError
+    when another process holds it, naming that process.
     """
+    place = Path(os.path.realpath(folder))
+    if not place.name:
+        raise SolaError(f"{folder}: is the root of all files; name a folder in it")
+    path = place.with_name(f".{place.name}.lock")
+    file = _open_locked(path, folder)
+    try:
+        yield
+    finally:
+        if file is not None:
+            path.unlink(missing_ok=True)  # before it is given back
+            os.close(file)
 
-    def __init__(self, folder: Path) -> None:
-        place = folder.absolute()
-        if not place.name:
-            raise SolaError(f"{folder}: is the root of all files; name a folder in it")
-        self.folder = folder
-        self.path = place.with_name(f".{place.name}.lock")
-        self.file: int | None = None
-        self.made: list[Path] = []  # folders above it that were not there
 
-    def acquire(self) -> None:
-        """Take the lock. Raises SolaError when another process holds it, naming that process."""
-        while True:
-            file = self._open()
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                holder = os.read(file, 200).decode(errors="replace")
-                os.close(file)
-                if error.errno in NO_LOCKS_HERE:
-                    print(f"note: no locks on this disk; let no other process use {self.folder}")
-                    return
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise SolaError(f"{self.path}: cannot be locked: {error.strerror}") from error
-                raise SolaError(
-                    f"{self.folder}: in use by {holder or 'another process'}; wait until that ends"
-                ) from error
-            if self._is_current(file):
-                break
-            os.close(file)  # its holder has just removed it
-        self.file = file
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
+def _open_locked(path: Path, folder: str | Path) -> int | None:
+    """The lock file, open and locked; None, saying so, where the disk has no locks."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise SolaError(f"{folder}: cannot write there: {error.strerror}") from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(file, 200).decode(errors="replace")
+        os.close(file)
+        if error.errno in NO_LOCKS_HERE:
+            print(f"note: no locks on this disk; let no other process use {folder}")
+            return None
+        who = holder or "another process"
+        raise SolaError(f"{folder}: in use by {who}; wait until that ends") from error
+    if not _is_at(path, file):  # its last holder has just removed it
+        os.close(file)
+        return _open_locked(path, folder)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
+    return file
 
-    def release(self) -> None:
-        """Give the lock back, if it is held."""
-        if self.file is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            os.close(self.file)
-            self.file = None
-        for folder in self.made:  # where nothing has come of it
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
-    def _open(self) -> int:
-        try:
-            above = self.path.parents
-            self.made = self.made or [folder for folder in above if not folder.exists()]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            raise SolaError(f"{self.folder}: cannot write there: {error.strerror}") from error
-
-    def _is_current(self, file: int) -> bool:
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(file), os.stat(self.path))
-        return False
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+def _is_at(path: Path, file: int) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    return False
