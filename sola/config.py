@@ -1,32 +1,33 @@
 """YAML -> Config: every key typed, checked at the door and frozen."""
 
+import contextlib
 import dataclasses
 import difflib
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sola.system.cli import SolaError
+from sola.errors import ConfigError, check_path, shown
+from sola.system.flat_yaml import cast, read_flat_yaml, split_setting
 
-MAX_YAML_BYTES = 100_000
-LARGEST_NUMBER = 10**20  # whole; what is larger counts as text, since it may be too long to print
 IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
-SMALLEST = {"seed": 0, "num_workers": 0, "step_start": 0, "tsm_size": 2}
-SMALLEST |= {
-    "mlp_layer_num": 0,
-    "eval_momentum": 0.0,
-    "visualizing_fps": 0.0,
-}  # whole numbers else: 1; others: above 0
+SMALLEST = {  # whole numbers else: 1; others: above 0
+    "seed": 0, "num_workers": 0, "step_start": 0, "tsm_size": 2, "mlp_layer_num": 0,
+    "eval_momentum": 0.0, "visualizing_fps": 0.0,
+}  # fmt: skip
+CHOICES = {
+    "precision": ("fp32", "tf32", "bf16"),
+    "storage": ("auto", "files", "device"),
+    "storage_dtype": ("float32", "float16"),
+    "on_bad_file": ("error", "skip"),
+    "projection": ("identity",),
+    "eval_protocol": ("logistic_regression", "sgd"),
+}
 LARGEST = {"seed": 2**63 - 1, "mlp_layer_num": 3, "eval_momentum": 0.999999, "num_workers": 1024}
-
-
-class ConfigError(SolaError):
-    """A YAML file or KEY=VALUE that cannot be used; the message names the file and the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,40 +92,39 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is str:
+                try:
+                    check_path(value)
+                except ValueError as error:
+                    raise ConfigError(f"{field.name} is {shown(value)}; it {error}") from error
             if field.type in (int, float):
-                value = getattr(self, field.name)
                 smallest = SMALLEST.get(field.name, 1 if field.type is int else 1e-12)
                 largest = LARGEST.get(field.name, 10**9)
                 if not smallest <= value <= largest:  # also refuses NaN
                     raise ConfigError(f"{field.name} is {value}; must lie in {smallest}..{largest}")
         for key, holds, rule in self._rules():
             if not holds:
-                raise ConfigError(f"{key} is {getattr(self, key)!r}; {rule}")
+                raise ConfigError(f"{key} is {shown(getattr(self, key))}; {rule}")
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         """Key, whether its rule holds, and the rule."""
         last_position = self.step_start + self.step * (self.tsm_size - 1)
         name_is_plain = self.exp_name.isprintable() and re.match(r"[^./\\][^/\\]*$", self.exp_name)
         own_folder = Path(self.data_root).parent
-        passes_suffice = self.eval_protocol != "sgd" or self.eval_epoch >= 6
+        has_own_folder = own_folder.name and own_folder == Path(self.label_base).parent
         return [
+            *((key, getattr(self, key) in choices, f"must be {' or '.join(choices)}")
+              for key, choices in CHOICES.items()),
             ("exp_name", bool(name_is_plain) and self.exp_name != "state",
              "must be one plain folder name (not state: state_*.pt are training states)"),
             ("device", bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device)),
              "must be auto, cpu, cuda or cuda:N"),
-            ("precision", self.precision in ("fp32", "tf32", "bf16"), "must be fp32, tf32 or bf16"),
-            ("storage", self.storage in ("auto", "files", "device"),
-             "must be auto, files or device"),
-            ("storage_dtype", self.storage_dtype in ("float32", "float16"),
-             "must be float32 or float16"),
             ("storage_dtype", self.storage_dtype == "float32" or self.storage == "device",
              "needs storage: device, since it changes what the windows hold"),
-            ("on_bad_file", self.on_bad_file in ("error", "skip"), "must be error or skip"),
-            ("projection", self.projection == "identity", "must be identity"),
-            ("eval_protocol", self.eval_protocol in ("logistic_regression", "sgd"),
-             "must be logistic_regression or sgd"),
-            ("eval_epoch", passes_suffice, "eval_protocol: sgd needs at least 6 passes"),
-            ("visualizing_fps", self.visualizing_fps == 0 or self.visualizing_fps >= 1e-3,
+            ("eval_epoch", self.eval_protocol != "sgd" or self.eval_epoch >= 6,
+             "eval_protocol: sgd needs at least 6 passes"),
+            ("visualizing_fps", not 0 < self.visualizing_fps < 1e-3,
              "must be 0, not known, or at least 0.001"),
             ("kernel_size1", self.kernel_size1 % 2 == 1, "must be odd"),
             ("kernel_size2", self.kernel_size2 % 2 == 1, "must be odd"),
@@ -138,12 +138,8 @@ class Config:
              f"with use_dissim_head must equal out_feature_dim, {self.out_feature_dim}"),
             ("visualizing_dir", Path(self.visualizing_dir) != self.picture_folder,
              "must not be where the pictures of this run go"),
-            ("data_root",
-             not self.synthetic or (bool(own_folder.name)
-             and own_folder == Path(self.label_base).parent),
-             "with synthetic: true must lie beside label_base in a folder of their own"),
-            ("data_root", not self.synthetic or "," not in self.data_root,
-             "with synthetic: true must be one folder"),
+            ("data_root", not self.synthetic or bool(has_own_folder and "," not in self.data_root),
+             "with synthetic: true must be one folder, beside label_base in a folder of their own"),
         ]  # fmt: skip
 
     @property
@@ -186,107 +182,42 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Touches nothing else on disk. Raises ConfigError, naming file and key.
     """
-    origin = path
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_YAML_BYTES + 1)
-        if len(text) > MAX_YAML_BYTES:
-            raise ConfigError(f"longer than {MAX_YAML_BYTES} bytes")
-        settings = _settings(_read_pairs(text))
-        origin = "command line"
-        settings |= _settings([_split_override(override) for override in overrides])
-        origin = f"{path} and command line" if overrides else path
+    pairs = read_flat_yaml(path)
+    with _naming(path):
+        settings = _settings(pairs)
+    with _naming("command line"):
+        settings |= _settings([split_setting(override) for override in overrides])
+    with _naming(f"{path} and command line" if overrides else path):
         if "exp_name" not in settings:
             raise ConfigError("exp_name is missing")
         return Config(**settings)
-    except OSError as error:
-        raise ConfigError(f"--yaml_path={path}: {error.strerror}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """The configuration with KEY=VALUE settings that win over it. Raises ConfigError."""
-    try:
-        settings = _settings([_split_override(text) for text in overrides])
+    with _naming("command line"):
+        settings = _settings([split_setting(override) for override in overrides])
         return dataclasses.replace(config, **settings)
+
+
+@contextlib.contextmanager
+def _naming(origin: str | Path) -> Iterator[None]:
+    try:
+        yield
     except ConfigError as error:
-        raise ConfigError(f"command line: {error}") from error
+        raise ConfigError(f"{origin}: {error}") from error
 
 
-def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Typed settings from key and value pairs; refuses unknown and repeated keys."""
+def _settings(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """Typed settings from key and text pairs; refuses unknown and repeated keys."""
     types = {field.name: field.type for field in dataclasses.fields(Config)}
     settings = {}
-    for key, value in pairs:
+    for key, text in pairs:
         if key in settings:
-            raise ConfigError(f"{key} is given twice")
+            raise ConfigError(f"{shown(key)} is given twice")
         if key not in types and key not in IGNORED_KEYS:
             nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ConfigError(f"unknown key {key:.60}{hint}")
-        settings[key] = value if key in IGNORED_KEYS else _typed(key, types[key], value)
+            raise ConfigError(f"unknown key {shown(key)}{hint}")
+        settings[key] = text if key in IGNORED_KEYS else cast(key, types[key], text)
     return {key: value for key, value in settings.items() if key in types}
-
-
-def _typed(key: str, wanted: type, value: Any) -> Any:
-    """The value as the key's type, or ConfigError. Text like 1e-4 counts as a number."""
-    if wanted is float and type(value) in (int, float, str):
-        try:  # PyYAML takes 1e-4, without a dot, for text
-            number = float(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    elif type(value) is wanted and value != "":
-        return value
-    kind = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-    quote = "; put it in quotes" if wanted is str and value not in (None, "") else ""
-    raise ConfigError(f"{key} is {value!r:.60}; must be {kind[wanted]}{quote}")
-
-
-def _read_pairs(text: bytes) -> list[tuple[str, Any]]:
-    """Key and value pairs of a flat YAML mapping.
-
-    Works on the parser's events: nesting, aliases, anchors and tags are refused before anything
-    is built from them.
-    """
-    nodes: list[yaml.NodeEvent] = []
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.NodeEvent):
-                wanted = yaml.ScalarEvent if nodes else yaml.MappingStartEvent
-                if not isinstance(event, wanted) or event.anchor or event.tag:
-                    line = event.start_mark.line + 1
-                    raise ConfigError(f"line {line}: only KEY: VALUE, no lists, tags or anchors")
-                nodes.append(event)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "")
-        raise ConfigError(f"not valid YAML{where}: {problem}") from error
-    if not nodes:
-        raise ConfigError("holds no settings")
-    return [(k.value, _scalar(v)) for k, v in zip(nodes[1::2], nodes[2::2], strict=True)]
-
-
-def _scalar(event: yaml.ScalarEvent) -> Any:
-    """A YAML 1.1 scalar as bool, int, float, None or text; dates stay text."""
-    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, event.value, event.implicit)
-    if tag.rpartition(":")[2] not in ("bool", "int", "float", "null"):
-        return event.value
-    try:
-        value = yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, event.value))
-    except (ValueError, OverflowError):  # a number of thousands of digits
-        return event.value
-    return event.value if type(value) is int and abs(value) > LARGEST_NUMBER else value
-
-
-def _split_override(override: str) -> tuple[str, Any]:
-    key, equals, value = override.partition("=")
-    if not equals or not value.strip():
-        raise ConfigError(f"{override!r} is not KEY=VALUE")
-    pairs = _read_pairs(f"{key}: {value}".encode(errors="surrogateescape"))
-    if len(pairs) != 1:
-        raise ConfigError(f"{override!r} is not one KEY=VALUE")
-    return pairs[0]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from conftest import REPOSITORY, TINY
+from helpers import REPOSITORY, TINY
 
 from sola.config import Config, ConfigError, load_config
 
@@ -52,29 +52,37 @@ def test_overrides_win(tmp_path):
     assert (config.epoch, config.learning_rate) == (7, 3e-3)
 
 
-def test_dates_and_quoted_numbers_are_names(tmp_path):
-    assert load(tmp_path, "exp_name: 2026-01-02\n").exp_name == "2026-01-02"
-    assert load(tmp_path, "exp_name: '12'\n").exp_name == "12"
+@pytest.mark.parametrize("name", ["2026-01-02", "'12'", "0123", "1e3", "1_000", "yes", "4:05"])
+def test_whatever_looks_like_something_else_is_a_name(tmp_path, name):
+    assert load(tmp_path, f"exp_name: {name}\n").exp_name == name.strip("'")
+    assert load(tmp_path, "exp_name: a\n", [f"exp_name={name}"]).exp_name == name.strip("'")
+
+
+def test_a_number_is_never_octal(tmp_path):
+    config = load(tmp_path, "exp_name: a\nseed: 010\nuse_dissim_head: off\n", ["epoch=011"])
+    assert (config.seed, config.epoch, config.use_dissim_head) == (10, 11, False)
 
 
 BROKEN = {  # YAML line -> what the error must name
     "epohc: 3": "epohc; did you mean epoch",
     "quux: 3": "unknown key quux",
     "epoch: 3\nepoch: 4": "epoch is given twice",
-    "epoch: many": "epoch is 'many'; must be a whole number",
+    "epoch: many": "epoch is many; must be a whole number",
     "epoch: 1.5": "epoch",
-    "epoch: '3'": "epoch",
-    "epoch:": "epoch is None",
-    "epoch: true": "epoch is True",
+    "epoch:": "epoch is empty",
+    "epoch: true": "epoch is true",
     "epoch: 0": "epoch is 0",
     "learning_rate: .nan": "learning_rate",
     "learning_rate: .inf": "learning_rate",
     "learning_rate: 0": "learning_rate is 0",
-    "learning_rate: fast": "learning_rate is 'fast'",
-    "learning_rate: true": "learning_rate is True",
+    "learning_rate: fast": "learning_rate is fast",
+    "learning_rate: true": "learning_rate is true",
     "use_dissim_head: 1": "use_dissim_head is 1; must be true or false",
-    "data_root: 5": "data_root is 5; must be text; put it in quotes",
-    "data_root: ''": "data_root",
+    "data_root: ''": "data_root is empty",
+    "exp_name: ~": "exp_name",
+    "epoch: 1:30": "epoch is 1:30; must be a whole number",
+    'data_root: "a\\0b"': "data_root is a?b; it holds a NUL character",
+    'label_base: "\\ud800"': "",
     "batch_size: 0": "batch_size is 0",
     "mlp_layer_num: 4": "mlp_layer_num is 4",
     "eval_momentum: 1.0": "eval_momentum is 1.0",
@@ -86,25 +94,24 @@ BROKEN = {  # YAML line -> what the error must name
     "sampling_duration: 18": "sampling_duration is 18",
     "out_feature_dim: 1024": "out_feature_dim is 1024",
     "dissim_proj_out: 1024": "dissim_proj_out is 1024",
-    "projection: linear": "projection is 'linear'",
-    "device: gpu": "device is 'gpu'",
-    "eval_protocol: svm": "eval_protocol is 'svm'",
+    "projection: linear": "projection is linear",
+    "device: gpu": "device is gpu",
+    "eval_protocol: svm": "eval_protocol is svm",
     "eval_protocol: sgd\neval_epoch: 5": "eval_epoch is 5",
     "synthetic: true": "data_root",
     "exp_name: a/b": "exp_name",
-    "epoch: 0x" + 5000 * "f": "epoch is '0xfff",
-    "learning_rate: 0x" + 5000 * "f": "learning_rate is '0xfff",
-    "eval_lr: " + 500 * "1:" + "1.5": "eval_lr is '1:1:1",
-    "synthetic: true\ndata_root: /x\nlabel_base: /y": "data_root is '/x'",
-    "synthetic: true\ndata_root: a/b,a/c\nlabel_base: a/y": "data_root is 'a/b,a/c'",
-    "on_bad_file: ignore": "on_bad_file is 'ignore'; must be error or skip",
+    "epoch: 0x" + 5000 * "f": "epoch is 0xfff",
+    "learning_rate: 0x" + 5000 * "f": "learning_rate is 0xfff",
+    "eval_lr: " + 500 * "1:" + "1.5": "eval_lr is 1:1:1",
+    "synthetic: true\ndata_root: /x\nlabel_base: /y": "data_root is /x",
+    "synthetic: true\ndata_root: a/b,a/c\nlabel_base: a/y": "data_root is a/b,a/c",
+    "on_bad_file: ignore": "on_bad_file is ignore; must be error or skip",
     "exp_name: ..": "exp_name",
     "exp_name: state": "exp_name",
     "epoch: [1, 2]": "line",
     "epoch: {a: 1}": "line",
     "epoch: &x 3\nseed: *x": "line",
     "epoch: !!python/object/apply:os.system [ls]": "line",
-    "epoch: !!str 3": "line",
     "epoch: 3\n---\nseed: 1": "line",
     "- 3": "line",
     "epoch: 'a": "not valid YAML",
