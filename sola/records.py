@@ -1,25 +1,26 @@
 """metrics.jsonl: one record an epoch and one an evaluation. What is printed is a view of it."""
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sola.system.cli import SolaError
+from sola.config import Config
+from sola.errors import SolaError, parsing
 from sola.system.files import read_bytes
 
 Record = dict[str, Any]
-OPTIONAL_NUMBERS = (  # which an earlier version may not have written
-    "cosine_mean", "cosine_std", "update_ratio", "loss_floor", "loss_plateau", "windows",
-    "seconds_reading", "seconds_drawing", "snippets", "seconds",
-)  # fmt: skip
-NUMBERS = {  # what the program itself reads of a record
-    "epoch": ("loss", "tanh_alpha", "seconds"),
-    "evaluation": (
-        "accuracy", "balanced_accuracy", "roc_auc", "average_precision", "majority_share",
-    ),
+NEEDED = {  # numbers that a record of a kind has; all others may be absent, as in earlier versions
+    "epoch": {"epoch", "loss", "tanh_alpha", "seconds"},
+    "evaluation": {
+        "epoch", "accuracy", "balanced_accuracy", "roc_auc", "average_precision", "majority_share",
+    },
 }  # fmt: skip
+OTHERS = {"record": str, "protocol": str, "converged": bool, "skipped": list}  # all else: numbers
+LARGEST_EPOCH = 10**9
+COMPARED = ("protocol", "snippets", "training_snippets")  # what scores must share to be compared
 
 
 def to_line(record: Record) -> str:
@@ -29,16 +30,15 @@ def to_line(record: Record) -> str:
 
 def append_record(path: Path, record: Record) -> None:
     """Add a record to the file, on disk when this returns."""
+    line = to_line(record)
     try:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(to_line(record))
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        size = len(to_line(record))
-        raise SolaError(
-            f"{path}: cannot add the {size} bytes of a record: {error.strerror}"
-        ) from error
+        what = f"cannot add the {len(line)} bytes of a record: {error.strerror}"
+        raise SolaError(f"{path}: {what}") from error
 
 
 def read_records(path: Path) -> list[Record]:
@@ -47,27 +47,25 @@ def read_records(path: Path) -> list[Record]:
         return []
     records = []
     for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
-        try:
+        with parsing(path, f"line {number} is damaged", "mend or remove that line", SolaError):
             record = json.loads(line)
-            to_line(record)  # which no infinite number passes
-            is_good = _is_record(record)
-        except (ValueError, OverflowError, RecursionError):
-            is_good = False
-        if not is_good:
-            raise SolaError(f"{path}: line {number} is damaged; mend or remove that line")
+            _check(record)
         records.append(record)
     return records
 
 
-def _is_record(record: Any) -> bool:
-    if not isinstance(record, dict) or record.get("record") not in NUMBERS:
-        return False
-    numbers = [*NUMBERS[record["record"]], *(n for n in OPTIONAL_NUMBERS if n in record)]
-    return (
-        type(record.get("epoch")) is int
-        and 0 <= record["epoch"] <= 10**9
-        and all(type(record.get(n)) in (int, float) and abs(record[n]) < 1e300 for n in numbers)
-    )
+def _check(record: Any) -> None:
+    for name, value in record.items():
+        if name in OTHERS:
+            is_good = isinstance(value, OTHERS[name])
+        else:
+            is_good = type(value) in (int, float) and math.isfinite(value)
+        if not is_good:
+            raise ValueError(name)
+    if not NEEDED[record["record"]] <= record.keys():
+        raise ValueError("not complete")
+    if type(record["epoch"]) is not int or not 0 <= record["epoch"] <= LARGEST_EPOCH:
+        raise ValueError("epoch")
 
 
 def evaluations(records: Iterable[Record]) -> list[Record]:
@@ -75,13 +73,37 @@ def evaluations(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if record["record"] == "evaluation"]
 
 
-def best_evaluation(records: Iterable[Record]) -> Record | None:
-    """The trained epoch of highest probe accuracy, the earliest on a tie; None without any."""
-    trained = [record for record in evaluations(records) if record["epoch"] >= 1]
+def comparable(records: Iterable[Record], protocol: str) -> list[Record]:
+    """Evaluations that can be compared: of one protocol, on the same number of snippets.
+
+    They are those like the last one of the protocol given, or like the last one where it has none.
+    """
+    found = evaluations(records)
+    of_protocol = [record for record in found if record.get("protocol") == protocol]
+    last = (of_protocol or found)[-1:]
+    return [record for record in found if all(_are_comparable(record, other) for other in last)]
+
+
+def _are_comparable(first: Record, second: Record) -> bool:
+    """An earlier version's record lacks some of what is compared: that counts as equal."""
+    return all(first[key] == second[key] for key in COMPARED if key in first and key in second)
+
+
+def best_evaluation(scores: Iterable[Record]) -> Record | None:
+    """Of comparable evaluations, the trained epoch of highest accuracy, the earliest on a tie."""
+    trained = [record for record in evaluations(scores) if record["epoch"] >= 1]
     return max(trained, key=lambda record: record["accuracy"], default=None)
 
 
-def gain(records: Iterable[Record], evaluation: Record) -> float:
-    """Accuracy of an evaluation above that of the untouched features; 0 when they have none."""
-    untouched = [record for record in evaluations(records) if record["epoch"] == 0]
-    return evaluation["accuracy"] - untouched[0]["accuracy"] if untouched else 0.0
+def gain(scores: Sequence[Record], evaluation: Record) -> float | None:
+    """Accuracy above that of the untouched features among comparable evaluations, if known."""
+    untouched = [record for record in evaluations(scores) if record["epoch"] == 0]
+    return evaluation["accuracy"] - untouched[0]["accuracy"] if untouched else None
+
+
+def saved_epochs(config: Config) -> list[int]:
+    """Epochs whose checkpoint exists, ascending."""
+    prefix = f"{config.exp_name}_"
+    stems = [path.stem for path in config.run_folder.glob("*.pt") if path.stem.startswith(prefix)]
+    numbers = [stem.removeprefix(prefix) for stem in stems]
+    return sorted(int(number) for number in numbers if number.isdecimal() and len(number) <= 12)
