@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from sola.data.features import DataError
+from sola.data.index_files import check_names
+from sola.errors import DataError, parsing, shown
 from sola.system.files import read_bytes
 
+BLOCK_LIST = "missing_files.txt"  # annotated videos without features, a line each
 TRAINING_NAMES = ("training", "train")
 VALIDATION_NAMES = ("validation", "val")
 TEST_NAMES = ("testing", "test")
+LARGEST_LABEL_ID = 2**31 - 1
 WRONG_RATE = 0.05  # what a given rate may be off, relatively
 
 
@@ -45,65 +48,59 @@ def read_annotations(path: str | Path) -> dict[str, Annotation]:
     file and the video.
     """
     try:
-        content = json.loads(read_bytes(path))
-        database = content["database"]
-        if not isinstance(database, dict) or not database:
-            raise ValueError("its database is empty")
+        content = read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not a JSON file with a database of videos ({error!s:.60})"
-        ) from error
+    with parsing(path, "not a JSON file with a database of videos", "name another, or mend it"):
+        database = json.loads(content)["database"]
+        if not isinstance(database, dict) or not database:
+            raise ValueError("its database is empty")
+    check_names(path, database)
     annotations = {}
     for video, entry in database.items():
-        try:
+        with parsing(path, f"bad entry of {shown(video)!r}", "mend or remove it"):
             annotations[video] = _annotation(entry)
-        except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"{path}: bad entry of {video!r:.60}: {what:.60}") from error
     return annotations
 
 
 def _annotation(entry: dict[str, Any]) -> Annotation:
-    actions = []
-    for action in entry.get("annotations", []):
-        start, end = map(_seconds, action["segment"])
-        label_id = action.get("label_id")
-        if label_id is not None and (type(label_id) is not int or label_id < 0):
-            raise ValueError(f"its label_id is {label_id!r:.30}")
-        actions.append(Action(str(action.get("label", "action")), start, end, label_id))
-    duration = entry.get("duration")
+    subset, duration = entry["subset"], entry.get("duration")
+    if not isinstance(subset, str):
+        raise TypeError(f"its subset is {shown(subset)}")
     seconds = None if duration is None else _seconds(duration)
     if seconds is not None and seconds < 1e-3:
         raise ValueError(f"its duration is {seconds}")
-    return Annotation(
-        subset=str(entry["subset"]).lower(),
-        duration=seconds,
-        actions=tuple(actions),
-    )
+    actions = tuple(_action(action) for action in entry.get("annotations", []))
+    return Annotation(subset.lower(), seconds, actions)
+
+
+def _action(action: dict[str, Any]) -> Action:
+    start, end = map(_seconds, action["segment"])
+    label_id = action.get("label_id")
+    if label_id is not None and (
+        type(label_id) is not int or not 0 <= label_id <= LARGEST_LABEL_ID
+    ):
+        raise ValueError(f"its label_id is {shown(label_id)}")
+    return Action(str(action.get("label", "action")), start, end, label_id)
 
 
 def _seconds(value: float | str) -> float:
-    if type(value) not in (int, float, str):
-        raise TypeError(f"{value!r:.30} is no number of seconds")
-    seconds = float(value)
-    if not math.isfinite(seconds):
-        raise ValueError(f"{value!r:.30} is no number of seconds")
-    return seconds
+    if type(value) in (int, float, str):
+        seconds = float(value)
+        if math.isfinite(seconds):
+            return seconds
+    raise ValueError(f"{shown(value)} is no number of seconds")
 
 
-def splits_of(annotations: dict[str, Annotation]) -> dict[str, str]:
-    """Video -> training or validation; those of another subset are left out.
+def split_of_subset(annotations: dict[str, Annotation]) -> dict[str, str]:
+    """Subset -> training or validation; the videos of any other subset are left out.
 
     Where nothing is called training, as in THUMOS, validation is trained on and test validated on.
     """
-    subsets = {annotation.subset for annotation in annotations.values()}
     of_training, of_validation = TRAINING_NAMES, VALIDATION_NAMES
-    if subsets.isdisjoint(TRAINING_NAMES):
+    if {annotation.subset for annotation in annotations.values()}.isdisjoint(TRAINING_NAMES):
         of_training, of_validation = VALIDATION_NAMES, TEST_NAMES
-    names = dict.fromkeys(of_training, "training") | dict.fromkeys(of_validation, "validation")
-    return {v: names[a.subset] for v, a in annotations.items() if a.subset in names}
+    return dict.fromkeys(of_training, "training") | dict.fromkeys(of_validation, "validation")
 
 
 def find_annotation(annotations: dict[str, Annotation], video: str) -> Annotation | None:
@@ -112,15 +109,23 @@ def find_annotation(annotations: dict[str, Annotation], video: str) -> Annotatio
     return next((annotations[name] for name in names if name in annotations), None)
 
 
-def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str, Annotation]:
-    """Video -> annotation, of those that have one. Raises DataError, with examples, for none."""
-    videos = list(videos)
+def find_annotations(
+    annotations: dict[str, Annotation], videos: Iterable[str]
+) -> dict[str, Annotation]:
+    """Video -> annotation, of the videos that have one."""
     found = {video: find_annotation(annotations, video) for video in videos}
-    found = {video: entry for video, entry in found.items() if entry is not None}
+    return {video: entry for video, entry in found.items() if entry is not None}
+
+
+def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str, Annotation]:
+    """The same. Raises DataError, with examples, when no video has one."""
+    videos = list(videos)
+    found = find_annotations(annotations, videos)
     if not found:
+        annotated, file = shown(next(iter(annotations))), shown(videos[0])
         raise DataError(
-            f"none of the {len(annotations)} annotated videos, as {next(iter(annotations))!r:.60}, "
-            f"has the name of a feature file, as {videos[0]!r:.60}"
+            f"none of the {len(annotations)} annotated videos, as {annotated!r}, has the name of a "
+            f"feature file, as {file!r}"
         )
     return found
 
@@ -159,9 +164,13 @@ def block_list(videos: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
 
 
+def _all_actions(annotations: dict[str, Annotation]) -> list[Action]:
+    return [action for entry in annotations.values() for action in entry.actions]
+
+
 def label_numbers(annotations: dict[str, Annotation]) -> dict[str, int]:
     """Label -> its label_id where the file gives each label one; else its alphabetical place."""
-    actions = [action for entry in annotations.values() for action in entry.actions]
+    actions = _all_actions(annotations)
     given = {action.label: action.label_id for action in actions}
     if all(a.label_id is not None and a.label_id == given[a.label] for a in actions):
         return given
@@ -171,11 +180,7 @@ def label_numbers(annotations: dict[str, Annotation]) -> dict[str, int]:
 def is_renumbered(annotations: dict[str, Annotation]) -> bool:
     """Whether label_numbers leaves a label_id of the file aside."""
     numbers = label_numbers(annotations)
-    return any(
-        action.label_id not in (None, numbers[action.label])
-        for entry in annotations.values()
-        for action in entry.actions
-    )
+    return any(a.label_id not in (None, numbers[a.label]) for a in _all_actions(annotations))
 
 
 def numeric_annotations(

@@ -12,24 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.system.cli import SolaError
+from sola.errors import BadFileError, parsing, shown
 
 HEADER_LOCK = threading.Lock()  # for parsing alone: Python's is not sure to bear several threads
 LONGEST_HEADER = 12_000  # bytes; numpy refuses longer ones
-
-
-class DataError(SolaError):
-    """Data that cannot be used; the message names the file or folder."""
-
-
-class BadFileError(DataError):
-    """A single file, among many, that cannot be used."""
-
-    def __init__(self, path: str | Path, what: str) -> None:
-        self.path, self.what = os.fspath(path), what
-        super().__init__(
-            f"{path}: {what}; mend the file, or leave such ones out with on_bad_file: skip"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +103,19 @@ def open_array(path: str | Path) -> ArrayFile:
     except OSError as error:
         raise BadFileError(path, f"cannot be read: {error.strerror}") from error
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-    try:
-        with HEADER_LOCK, warnings.catch_warnings():
+    with parsing(path, "not a readable npy file", kind=BadFileError), HEADER_LOCK:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote, or odd escapes
             shape, fortran_order, dtype = readers[np.lib.format.read_magic(start)[0]](start)
-    except Exception as error:  # whatever numpy's parser meets in a file that is not npy
-        raise BadFileError(path, f"not a readable npy file ({error!s:.80})") from error
-    offset = start.tell()
+        offset = start.tell()
+        needed = offset + math.prod(shape) * dtype.itemsize
     if dtype.kind not in "fiub":
-        raise BadFileError(path, f"holds {dtype!s:.80}, not real numbers")
+        raise BadFileError(path, f"holds {shown(dtype)}, not real numbers")
     if not shape or min(shape) < 1:
-        raise BadFileError(path, f"has shape {list(shape)}, without any snippet")
-    needed = offset + math.prod(shape) * dtype.itemsize
+        raise BadFileError(path, f"has shape {shown(list(shape))}, without any snippet")
     if needed > size:
-        raise BadFileError(path, f"truncated, {size} bytes where its header says {needed}")
+        what = f"truncated, {size} bytes where its header says {shown(needed)}"
+        raise BadFileError(path, what)
     return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset)
 
 
@@ -138,7 +123,8 @@ def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile
     """An npy file of snippet features, [T, C]; C must equal feature_dim when given."""
     array = open_array(path)
     if array.dtype.kind == "b" or len(array.shape) != 2:
-        raise BadFileError(path, f"holds {array.dtype} {list(array.shape)}, not features [T, C]")
+        what = f"holds {array.dtype} {shown(list(array.shape))}, not features [T, C]"
+        raise BadFileError(path, what)
     if feature_dim is not None and array.shape[1] != feature_dim:
         raise BadFileError(path, _wrong_width(array.shape, feature_dim))
     return array

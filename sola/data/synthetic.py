@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.data.videos import SPLITS, label_folder
-from sola.system.cli import SolaError, progress, random_generator
-from sola.system.files import FolderLock, read_bytes, write_atomically, write_npy
+from sola.data.labels import label_folder
+from sola.data.videos import SPLITS
+from sola.errors import SolaError
+from sola.system.cli import progress
+from sola.system.device import random_generator
+from sola.system.files import only_user_of, read_bytes, write_atomically, write_npy
 
 MARKER = "SYNTHETIC.json"  # says what the folder holds, and that this program may use it
 VIDEOS = {"training": 240, "validation": 80}
@@ -64,7 +67,7 @@ def write_synthetic(
     folder = Path(data_root).parent
     if _is_written(folder, feature_dim, seed):
         return
-    with FolderLock(folder):
+    with only_user_of(folder):
         if not _is_written(folder, feature_dim, seed):  # by another process, meanwhile
             _write_all(Path(data_root), Path(label_base), feature_dim, seed)
 
@@ -103,8 +106,8 @@ def _write_all(data_root: Path, label_base: Path, feature_dim: int, seed: int) -
         labels = label_folder(unfinished / label_base.name, split)
         for number in progress(range(VIDEOS[split]), desc=f"synthetic {split}", unit="video"):
             x, y = synthetic_video(mixing, action, generator)
-            write_npy(features / f"{split}_{number:03d}.npy", x)
-            write_npy(labels / f"{split}_{number:03d}.npy", y)
+            write_npy(features / f"{split}_{number:03d}.npy", x, is_synced=False)
+            write_npy(labels / f"{split}_{number:03d}.npy", y, is_synced=False)
     write_atomically(unfinished / MARKER, _marker(feature_dim, seed).encode())
     os.rename(unfinished, folder)
     print(f"{folder}: synthetic data set written, {sum(VIDEOS.values())} videos", flush=True)

@@ -1,20 +1,22 @@
 """Which windows an epoch sees, where their snippets are held, and how they reach the device.
 
-Both stores give the same batches in the same order: [B, R, C] with a row for each of the `times` of
-a window that the model can see, time-major in memory (see SoLaModule.forward).
+Both stores give the same batches, float32 [B, W, C], in the same order.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sola.data.features import DataError, FeatureFile, read_features
-from sola.system.cli import SolaError, free_memory, progress, random_generator
+from sola.config import Config
+from sola.data.features import FeatureFile, read_features
+from sola.errors import DataError, SolaError
+from sola.system.cli import progress
+from sola.system.device import free_memory, random_generator
 from sola.system.prefetch import in_background
 from sola.system.ranks import from_all_ranks, rank, rank_count
 
@@ -41,6 +43,25 @@ def epoch_windows(
     return order, starts[order]
 
 
+@dataclass(frozen=True)
+class EpochPlan:
+    """The steps of an epoch: its windows, and of each step's batch what this rank computes."""
+
+    windows: Windows
+    parts: list[Part]
+    shares: list[float]  # of the batch
+    sizes: Tensor  # windows of each whole batch, [steps]
+
+
+def plan_epoch(config: Config, lengths: Sequence[int], epoch: int) -> EpochPlan:
+    """The steps of an epoch over videos of these lengths."""
+    windows = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=epoch)
+    firsts = range(0, len(lengths), config.batch_size)
+    lasts = [min(first + config.batch_size, len(lengths)) for first in firsts]
+    parts, shares = zip(*map(rank_part, firsts, lasts), strict=True)
+    return EpochPlan(windows, [*parts], [*shares], torch.tensor(lasts) - torch.tensor(firsts))
+
+
 def rank_part(first: int, last: int) -> tuple[Part, float]:
     """This rank's contiguous slice of a batch of windows, and its share of the batch.
 
@@ -57,29 +78,24 @@ class FileWindows:
     def __init__(
         self,
         videos: Sequence[FeatureFile],
-        times: Sequence[int],
+        sampling_duration: int,
         *,
         batch_size: int,
         num_workers: int,
         device: torch.device,
     ) -> None:
         self.videos = videos
-        self.times = np.sort(times)  # as they lie in a file
-        self.row_of_time = np.argsort(times)
         self.num_workers = max(1, num_workers)
         self.device = device
-        size = min(batch_size, len(videos)) * len(times) * videos[0].shape[1]
+        shape = min(batch_size, len(videos)), sampling_duration, videos[0].shape[1]
         self.buffers = [
-            torch.empty(size, pin_memory=device.type == "cuda")
+            torch.empty(shape, pin_memory=device.type == "cuda")
             for _ in range(PREFETCHED_BATCHES + 1)
         ]
         self.copied: list[torch.cuda.Event | None] = [None] * len(self.buffers)
 
     def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Batches of windows, float32 [B, R, C]; each is valid until the next is asked for.
-
-        parts: of equal size but for a smaller last one.
-        """
+        """Batches of windows, each valid until the next is asked for."""
         shares = [
             (batch, share)
             for batch, (first, last) in enumerate(parts)
@@ -88,20 +104,15 @@ class FileWindows:
         ahead = PREFETCHED_BATCHES * max(len(range(*part, WINDOWS_PER_READ)) for part in parts)
         read = partial(self._read, windows, parts)
         reads = in_background(read, shares, threads=self.num_workers, ahead=ahead)
-        for batch, part in enumerate(parts):
-            for _ in range(*part, WINDOWS_PER_READ):
+        for batch, (first, last) in enumerate(parts):
+            for _ in range(first, last, WINDOWS_PER_READ):
                 next(reads)
-            rows = self._buffer(batch, part)
+            x = self.buffers[batch % len(self.buffers)][: last - first]
             if self.device.type == "cuda":
-                rows = rows.to(self.device, non_blocking=True)
+                x = x.to(self.device, non_blocking=True)
                 copied = self.copied[batch % len(self.buffers)] = torch.cuda.Event(blocking=True)
                 copied.record()
-            yield rows.transpose(0, 1)
-
-    def _buffer(self, batch: int, part: Part) -> Tensor:
-        """The memory of a batch, [R, B, C]."""
-        shape = len(self.times), part[1] - part[0], self.videos[0].shape[1]
-        return self.buffers[batch % len(self.buffers)][: math.prod(shape)].view(shape)
+            yield x
 
     def _read(self, windows: Windows, parts: Sequence[Part], share: tuple[int, int]) -> None:
         """Read one reader's share of a batch: (number of the batch, first window)."""
@@ -110,29 +121,28 @@ class FileWindows:
         copied = self.copied[batch % len(self.buffers)]
         if copied:  # the buffer's last content is still on its way to the GPU
             copied.synchronize()
-        rows = self._buffer(batch, parts[batch]).numpy()  # [R, B, C]
+        x = self.buffers[batch % len(self.buffers)].numpy()
         for window in range(begin, min(begin + WINDOWS_PER_READ, last)):
             video, start = self.videos[windows[0][window]], windows[1][window]
-            rows[self.row_of_time, window - first] = read_features(video, start + self.times)
+            read_features(video, start + np.arange(x.shape[1]), out=x[window - first])
 
 
 class HeldWindows:
     """Windows gathered from all snippets of all videos, which a device holds in its memory."""
 
-    def __init__(self, snippets: Tensor, lengths: Sequence[int], times: Sequence[int]) -> None:
+    def __init__(self, snippets: Tensor, lengths: Sequence[int], sampling_duration: int) -> None:
         """snippets: [sum of the lengths, C], video after video, on the device that trains."""
         self.snippets = snippets
         self.first_rows = np.cumsum([0, *lengths[:-1]])
-        self.times = torch.tensor(times, device=snippets.device)
+        self.times = torch.arange(sampling_duration, device=snippets.device)
 
     def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Batches of windows, float32 [B, R, C]."""
+        """Batches of windows."""
         first_rows = torch.from_numpy(self.first_rows[windows[0]] + windows[1])
         first_rows = first_rows.to(self.times.device)
         for first, last in parts:
-            rows = self.times[:, None] + first_rows[first:last]  # [R, B]
-            batch = self.snippets.index_select(0, rows.flatten()).float()
-            yield batch.unflatten(0, rows.shape).transpose(0, 1)
+            rows = first_rows[first:last, None] + self.times  # [B, W]
+            yield self.snippets.index_select(0, rows.flatten()).float().unflatten(0, rows.shape)
 
 
 def load_snippets(
@@ -162,7 +172,7 @@ def load_snippets(
 
 def open_windows(
     videos: Sequence[FeatureFile],
-    times: Sequence[int],
+    sampling_duration: int,
     *,
     storage: str,
     storage_dtype: str,
@@ -183,8 +193,14 @@ def open_windows(
         if storage == "device" and needed > room:
             raise SolaError(f"storage: device: {place}; use storage: files")
         storage = "device" if needed <= room else "files"
-    print(f"storage: {storage} ({place})", flush=True)
+    print(f"storage: {storage} ({place})")
     if storage == "device":
         snippets = load_snippets(videos, dtype=dtype, device=device, num_workers=num_workers)
-        return HeldWindows(snippets, [video.length for video in videos], times)
-    return FileWindows(videos, times, batch_size=batch_size, num_workers=num_workers, device=device)
+        return HeldWindows(snippets, [video.length for video in videos], sampling_duration)
+    return FileWindows(
+        videos,
+        sampling_duration,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+    )

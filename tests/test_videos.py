@@ -6,18 +6,20 @@ import pickle
 import numpy as np
 import pytest
 
-from sola.data.features import DataError, is_finite, open_array, open_features, read_features
+from sola.data.features import is_finite, open_array, open_features, read_features
+from sola.data.index_files import read_pickle
+from sola.data.labels import has_labels, read_labels
 from sola.data.videos import (
+    BadFiles,
     Split,
     feature_paths,
-    has_labels,
     open_split,
-    read_labels,
-    read_pickle,
     subset_of,
     videos_to_draw,
 )
+from sola.errors import DataError
 
+STRICT = BadFiles("error")
 VALUES = np.arange(60).reshape(12, 5) / 7
 
 
@@ -124,18 +126,18 @@ def write_pickle(path, content, protocol=4):
 
 
 def test_split_with_and_without_duration_pickle(workplace):
-    plain = open_split("HACS_DATA", "training", 16)
+    plain = open_split("HACS_DATA", "training", 16, STRICT)
     assert plain.lengths["t0"] == 24
     assert plain.missing == 0
     lengths = {f"{video}.npy": length for video, length in plain.lengths.items()}
     del lengths["t1.npy"]  # its T then comes from the header
     write_pickle(workplace / "HACS_DATA/training_duration.pkl", lengths | {"gone.npy": 7})
-    split = open_split("HACS_DATA", "training", 16)
+    split = open_split("HACS_DATA", "training", 16, STRICT)
     assert split.lengths == plain.lengths
     assert split.missing == 1
     write_pickle(workplace / "HACS_DATA/training_duration.pkl", lengths | {"t0.npy": 25})
     with pytest.raises(DataError, match=r"t0\.npy: has 24 .* 25"):
-        open_split("HACS_DATA", "training", 16)
+        open_split("HACS_DATA", "training", 16, STRICT)
 
 
 @pytest.mark.parametrize(
@@ -145,32 +147,34 @@ def test_split_with_and_without_duration_pickle(workplace):
 def test_bad_duration_pickles_are_refused(workplace, content):
     write_pickle(workplace / "HACS_DATA/training_duration.pkl", content)
     with pytest.raises(DataError, match=r"training_duration\.pkl"):
-        open_split("HACS_DATA", "training", 16)
+        open_split("HACS_DATA", "training", 16, STRICT)
 
 
 @pytest.mark.parametrize("content", [{"t0": 1}, [3], [], ["t0", "absent"], ["../t0"]])
 def test_bad_subset_lists_are_refused(workplace, content):
     write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", content)
     with pytest.raises(DataError, match=r"training_subset_list\.pkl"):
-        subset_of("HACS_DATA", open_split("HACS_DATA", "training", 16), seed=0)
+        subset_of(
+            "HACS_DATA", open_split("HACS_DATA", "training", 16, STRICT), seed=0, bad_files=STRICT
+        )
 
 
 def test_a_large_split_gives_a_tenth(tmp_path, monkeypatch):
     monkeypatch.setattr("sola.data.videos.SMALL_SPLIT", 20)
     split = Split("training", dict.fromkeys(f"v{i}" for i in range(305)), missing=0)
-    assert len(subset_of(tmp_path, split, seed=0)) == 30
+    assert len(subset_of(tmp_path, split, seed=0, bad_files=STRICT)) == 30
 
 
 def test_subset_is_the_list_or_all_or_a_seeded_tenth(workplace, monkeypatch):
-    split = open_split("HACS_DATA", "training", 16)
-    assert subset_of("HACS_DATA", split, seed=0) == list(split.videos)
+    split = open_split("HACS_DATA", "training", 16, STRICT)
+    assert subset_of("HACS_DATA", split, seed=0, bad_files=STRICT) == list(split.videos)
     monkeypatch.setattr("sola.data.videos.SMALL_SPLIT", 5)
-    chosen = subset_of("HACS_DATA", split, seed=0)
+    chosen = subset_of("HACS_DATA", split, seed=0, bad_files=STRICT)
     assert len(chosen) == len(set(chosen)) == 5
-    assert chosen == subset_of("HACS_DATA", split, seed=0)
-    assert chosen != subset_of("HACS_DATA", split, seed=1)
+    assert chosen == subset_of("HACS_DATA", split, seed=0, bad_files=STRICT)
+    assert chosen != subset_of("HACS_DATA", split, seed=1, bad_files=STRICT)
     write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", ["t5", "t2"])
-    assert subset_of("HACS_DATA", split, seed=0) == ["t5", "t2"]
+    assert subset_of("HACS_DATA", split, seed=0, bad_files=STRICT) == ["t5", "t2"]
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -215,7 +219,7 @@ def test_action_is_label_one(tmp_path, dtype):
     np.save(tmp_path / "labels.npy", np.array([0, 1, 1, 0], dtype))
     (tmp_path / "label").mkdir()
     (tmp_path / "labels.npy").rename(tmp_path / "label" / "v.npy")
-    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")})
+    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
     assert labels["v"].tolist() == [False, True, True, False]
 
 
@@ -223,7 +227,7 @@ def test_other_label_values_are_not_action(tmp_path):
     np.save(tmp_path / "v.npy", VALUES[:4])
     (tmp_path / "label").mkdir()
     np.save(tmp_path / "label" / "v.npy", np.array([2.0, 1.0, 0.5, np.nan]))
-    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")})
+    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
     assert labels["v"].tolist() == [False, True, False, False]
 
 
@@ -235,7 +239,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, labels):
     (tmp_path / "label").mkdir()
     np.save(tmp_path / "label" / "v.npy", labels)
     with pytest.raises(DataError, match=r"label/v\.npy"):
-        read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")})
+        read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
 
 
 def test_label_folders_come_in_pairs(tmp_path):
@@ -248,12 +252,12 @@ def test_label_folders_come_in_pairs(tmp_path):
 
 
 def test_videos_to_draw_default_to_six_of_the_validation_split(workplace):
-    validation = open_split("HACS_DATA", "validation", 16)
+    validation = open_split("HACS_DATA", "validation", 16, STRICT)
     first_six = list(validation.videos)[:6]
-    assert list(videos_to_draw("absent", validation, 16)) == first_six
+    assert list(videos_to_draw("absent", validation, 16, STRICT)) == first_six
     (workplace / "mine" / "another_run").mkdir(parents=True)
     (workplace / "mine" / "note.txt").write_text("ignored")
-    assert list(videos_to_draw("mine", validation, 16)) == first_six
+    assert list(videos_to_draw("mine", validation, 16, STRICT)) == first_six
     for name in "cab":
         np.save(workplace / "mine" / f"{name}.npy", np.zeros((3, 16)))
-    assert list(videos_to_draw("mine", validation, 16)) == ["a", "b", "c"]
+    assert list(videos_to_draw("mine", validation, 16, STRICT)) == ["a", "b", "c"]

@@ -1,0 +1,56 @@
+"""Per-snippet action labels: a file a video, in a folder a split."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sola.data.features import FeatureFile, open_array
+from sola.data.videos import SPLITS, BadFiles
+from sola.errors import BadFileError, DataError
+from sola.system.cli import progress
+
+
+def read_labels(
+    folder: str | Path, videos: dict[str, FeatureFile], bad_files: BadFiles
+) -> dict[str, np.ndarray]:
+    """Per-snippet action labels of videos: bool [T], true where the label file holds 1.
+
+    Raises DataError for a label file that is missing or of another length than the features.
+    """
+    labels = {}
+    for video, features in progress(videos.items(), desc="labels", unit="file"):
+        with bad_files.met():
+            labels[video] = read_label(Path(folder) / f"{video}.npy", features.length)
+    return labels
+
+
+def read_label(path: Path, length: int) -> np.ndarray:
+    """One video's labels: bool [T]. Raises BadFileError when they are missing or of another T."""
+    if not path.is_file():
+        raise BadFileError(path, "no such label file, and the linear probe needs it")
+    array = open_array(path)
+    if array.shape != (length,):
+        shape = list(array.shape)
+        raise BadFileError(
+            path, f"labels of shape {shape} where the features have {length} snippets"
+        )
+    return array.read() == 1
+
+
+def label_folder(label_base: str | Path, split: str) -> Path:
+    """Folder of a split's label files."""
+    return Path(label_base) / f"{split}_label"
+
+
+def has_labels(label_base: str | Path) -> bool:
+    """Whether label folders exist; without any the linear probe is skipped.
+
+    Raises DataError when only one of the two splits has its folder.
+    """
+    folders = [label_folder(label_base, split) for split in SPLITS]
+    found = [folder.is_dir() for folder in folders]
+    if any(found) and not all(found):
+        raise DataError(
+            f"{folders[found.index(False)]}: no such folder, though the other split's is"
+        )
+    return all(found)
