@@ -1,4 +1,4 @@
-"""TSM, target and loss against slow twins written from the formulas, entry by entry."""
+"""TSM, target and loss against slow references written from the formulas, entry by entry."""
 
 import math
 

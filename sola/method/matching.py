@@ -1,31 +1,76 @@
-"""What learns, and one step of it."""
+"""Similarity matching: what learns, and one step of it."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sola.config import Config
-from sola.method.module import SimilarityMatching
-from sola.method.tsm import similarity_matching_loss, target_tsm
-from sola.method.weights import CheckpointError, is_plain_tensor
-from sola.system.cli import seed_everything
+from sola.method.module import SoLaModule
+from sola.method.tsm import predicted_tsm, similarity_matching_loss, target_tsm
+from sola.system.device import seed_everything
 from sola.system.ranks import rank_count
 
 WINDOWS_MEASURED = 32  # for the size of the update
 
 
+class SimilarityMatching(nn.Module):
+    """SoLa module, projector and predictor in training: windows [B, W, C] -> cosines [B, L, L].
+
+    The SimSiam scheme on time: projections of the gathered positions are compared with their own
+    predictions. Members: .module, .projector, .predictor, .positions.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        feature_dim, hidden_dim = config.out_feature_dim, config.mlphead_hidden_unit
+        layers, predicted_dim = config.mlp_layer_num, config.dissim_proj_out
+        self.positions = config.gathered_positions
+        self.module = SoLaModule(
+            feature_dim=config.in_feature_dim,
+            hidden_dim=config.network_hidden_unit,
+            kernel_sizes=config.kernel_sizes,
+            dilations=config.dilations,
+        )
+        self.projector = _mlp(
+            [feature_dim] + [hidden_dim] * (layers - 1) + [feature_dim] * (layers > 0)
+        )
+        predictor_dims = [feature_dim, config.dissim_proj_hidden_unit, predicted_dim]
+        self.predictor = _mlp(predictor_dims if config.use_dissim_head else [feature_dim])
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """windows [B, W, C] -> predicted TSM, cosines [B, L, L]."""
+        gathered = self.module(windows, self.positions)  # [B, L, C]
+        z = F.normalize(self.projector(gathered).float(), dim=-1)
+        prediction = self.predictor(z).float()
+        with torch.autocast(windows.device.type, enabled=False):  # cosines near 1 need float32
+            return predicted_tsm(z, prediction)  # of z.detach(): the stop-gradient
+
+
+def _mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of these sizes with ReLU between them; the identity for a single size."""
+    layers: list[nn.Module] = []
+    for in_dim, out_dim in itertools.pairwise(sizes):
+        layers += [nn.Linear(in_dim, out_dim), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
 @dataclass(frozen=True)
 class Learner:
-    """What learns, and from which rows of a window."""
+    """What learns, and what a step of it needs."""
 
     model: SimilarityMatching
     parallel: nn.Module  # the model, spread over the ranks when there are several
     optimiser: torch.optim.Optimizer
     target: Tensor  # [L, L]
-    times: tuple[int, ...]  # [R]
-    uses_tf32: bool
+    precision: str  # of the matrix products: fp32, tf32 or bf16
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
 
 
 def make_learner(config: Config, device: torch.device) -> Learner:
@@ -39,93 +84,54 @@ def make_learner(config: Config, device: torch.device) -> Learner:
             model.parameters(), lr=config.learning_rate, weight_decay=0.01, fused=True
         ),
         target=target_tsm(config.tsm_size, config.oracle_coef).to(device),
-        times=model.input_times,
-        uses_tf32=config.precision == "tf32",
+        precision=config.precision,
     )
 
 
-def learner_state(learner: Learner) -> dict[str, Any]:
-    """All that learning goes on from: weights and the optimiser's moments."""
-    return {
-        "model": learner.model.state_dict(),
-        "optimiser": learner.optimiser.state_dict()["state"],
-    }
+def training_step(learner: Learner, windows: Tensor, share: float = 1.0) -> dict[str, Tensor]:
+    """One step of the optimiser on this rank's windows [B, W, C], a share of the whole batch.
 
-
-def restore(learner: Learner, state: dict[str, Any]) -> None:
-    """Go on from what learner_state gave. Raises CheckpointError when it is of another learner."""
-    model, moments = state["model"], state["optimiser"]
-    weights, parameters = learner.model.state_dict(), list(learner.model.parameters())
-    fits = (
-        _have_shapes(model, weights)
-        and isinstance(moments, dict)
-        and list(moments) in ([], list(range(len(parameters))))  # none before the first step
-        and all(
-            _have_shapes(
-                moments[number],
-                {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter},
-            )
-            for number, parameter in enumerate(parameters)
-            if moments
-        )
-    )
-    if not fits:
-        raise CheckpointError("the training state is of another network; --restart sets it aside")
-    learner.model.load_state_dict(model)
-    groups = learner.optimiser.state_dict()["param_groups"]
-    learner.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def _have_shapes(values: Any, wanted: dict[str, Tensor]) -> bool:
-    """Whether values are finite float tensors of the same names and shapes."""
-    return (
-        isinstance(values, dict)
-        and values.keys() == wanted.keys()
-        and all(
-            is_plain_tensor(value)
-            and value.shape == wanted[name].shape
-            and bool(value.isfinite().all())
-            for name, value in values.items()
-        )
-    )
-
-
-def weights_are_finite(learner: Learner) -> bool:
-    """Whether no weight is NaN or infinite."""
-    return all(bool(weight.isfinite().all()) for weight in learner.model.parameters())
-
-
-def training_step(learner: Learner, windows: Tensor, share: float) -> Tensor:
-    """One step of the optimiser on this rank's windows [B, R, C], a share of the whole batch.
-
-    Returns the step's figures (see step_figures) times the share: their sum over the ranks is that
-    of the batch. Nothing here waits for the device, unless a tap of the module is no run of rows
-    (kernel_size2 above 1, or positions near a border of the window): then its indices are sent.
+    Returns named scalars of the step, times the share: their sums over the ranks are those of the
+    batch. What is returned here is recorded and resumed under its name, see epoch_scalars. Nothing
+    waits for the device.
     """
-    torch.backends.cuda.matmul.allow_tf32 = learner.uses_tf32  # not for the probe and the pictures
-    cosines = learner.parallel(windows, learner.times)
+    torch.backends.cuda.matmul.allow_tf32 = learner.precision == "tf32"  # not for the probe
+    uses_bf16 = learner.precision == "bf16"
+    with torch.autocast(windows.device.type, torch.bfloat16, enabled=uses_bf16):
+        cosines = learner.parallel(windows)
     loss = similarity_matching_loss(cosines, learner.target)
     learner.optimiser.zero_grad()
     (loss * (share * rank_count())).backward()  # the ranks' gradients are averaged
     learner.optimiser.step()
     torch.backends.cuda.matmul.allow_tf32 = False
-    return share * step_figures(loss, cosines)
+    others = off_diagonal(cosines.detach()).double()
+    scalars = {"loss": loss.detach().double(), "cosine_mean": others.mean()}
+    scalars["cosine_square"] = others.square().mean()  # ranks can add these up, not deviations
+    return {name: share * value for name, value in scalars.items()}
 
 
-def step_figures(loss: Tensor, cosines: Tensor) -> Tensor:
-    """Loss, and mean and mean square of the cosines off the diagonal: float64 [3]."""
-    size = cosines.shape[-1]
-    # all but the diagonal, as a view: without its last entry, the diagonal is a first column
-    others = cosines.detach().flatten(1)[:, :-1].unflatten(1, (size - 1, size + 1))[:, :, 1:]
-    others = others.double()  # a small spread is the difference of two large numbers
-    return torch.stack([loss.detach().double(), others.mean(), others.square().mean()])
+def off_diagonal(cosines: Tensor) -> Tensor:
+    """All entries but the diagonals', as a view: [B, L, L] -> [B, L - 1, L]."""
+    size = cosines.shape[-1]  # without its last entry, the diagonal is a first column
+    return cosines.flatten(1)[:, :-1].unflatten(1, (size - 1, size + 1))[:, :, 1:]
+
+
+def epoch_scalars(steps: dict[str, Tensor], sizes: Tensor) -> dict[str, float]:
+    """Of the scalars of each step of an epoch, [steps], what is recorded: means over its windows.
+
+    sizes: windows of each step. The mean square of the cosines becomes their deviation.
+    """
+    steps = dict(steps)
+    if "cosine_square" in steps:
+        variance = steps.pop("cosine_square") - steps["cosine_mean"] ** 2
+        steps["cosine_std"] = variance.clamp_min(0).sqrt()
+    return {n: ((values * sizes).sum() / sizes.sum()).item() for n, values in steps.items()}
 
 
 @torch.no_grad()
 def update_ratio(learner: Learner, windows: Tensor) -> float:
-    """Size of the module's update against its input: |y - x| / |x| over some windows [B, R, C]."""
-    windows = windows[:WINDOWS_MEASURED]
-    positions = learner.model.positions
-    x = windows[:, [learner.times.index(position) for position in positions]]
-    update = learner.model.module(windows, positions, learner.times) - x
+    """Size of the module's update against its input: |y - x| / |x| over some windows [B, W, C]."""
+    windows, positions = windows[:WINDOWS_MEASURED], learner.model.positions
+    x = windows[:, positions]
+    update = learner.model.module(windows, positions) - x
     return (update.norm() / x.norm().clamp_min(1e-12)).item()

@@ -1,12 +1,13 @@
-"""The gathered computation against the full convolution, and loading."""
+"""The gathered computation against the full convolution, and both against a slow reference."""
 
 import numpy as np
 import pytest
 import torch
 
 from sola.config import Config
-from sola.method.module import SimilarityMatching, SoLaModule, _rows_at, linear, load_module
-from sola.method.weights import CheckpointError
+from sola.method.matching import SimilarityMatching
+from sola.method.module import SoLaModule, encode_video
+from sola.method.weights import load_module
 
 SHAPES = [((5, 1), (1, 1)), ((3, 3), (2, 1)), ((1, 1), (1, 1)), ((7, 5), (3, 2)), ((1, 3), (1, 4))]
 
@@ -19,7 +20,7 @@ def open_module(kernel_sizes, dilations, seed=0) -> SoLaModule:
 
 
 def full_convolution(module: SoLaModule, x: np.ndarray) -> np.ndarray:
-    """Slow twin: [T, C] -> [T, C], one output at a time, zeros outside the video."""
+    """Slow reference: [T, C] -> [T, C], one output at a time, zeros outside the video."""
 
     def conv(values, layer):
         weight, bias = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
@@ -40,7 +41,7 @@ def full_convolution(module: SoLaModule, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("kernel_sizes", "dilations"), SHAPES)
 @pytest.mark.parametrize("length", [1, 2, 4, 23])
-def test_module_and_gathered_positions_match_the_slow_twin(kernel_sizes, dilations, length):
+def test_module_and_gathered_positions_match_a_slow_reference(kernel_sizes, dilations, length):
     module = open_module(kernel_sizes, dilations)
     x = np.random.default_rng(1).standard_normal((2, length, 6))
     expected = np.stack([full_convolution(module, video) for video in x])
@@ -62,20 +63,11 @@ def test_gathered_gradients_match_the_full_convolution(kernel_sizes, dilations):
         module.zero_grad()
         (y**2).sum().backward()
         gradients.append([p.grad.clone() for p in module.parameters()])
+        for p in module.parameters():  # fused optimisers go through memory, not through indices
+            strides = zip(p.shape, p.stride(), p.grad.stride(), strict=True)
+            assert all(size == 1 or a == b for size, a, b in strides)
     for full, gathered in zip(*gradients, strict=True):
         np.testing.assert_allclose(gathered, full, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("kernel_sizes", "dilations"), SHAPES)
-def test_rows_within_reach_are_enough(kernel_sizes, dilations):
-    module = open_module(kernel_sizes, dilations)
-    x = torch.randn(1, 80, 6, generator=torch.Generator().manual_seed(3))
-    positions = [1, 40, 78]
-    times = [time for time in module.input_times(positions) if 0 <= time < 80]
-    assert len(times) < 80
-    with torch.no_grad():
-        partial = module(x[:, times], positions=positions, times=times)
-        np.testing.assert_allclose(partial, module(x)[:, positions], atol=1e-5)
 
 
 def test_no_positions_give_no_rows():
@@ -85,54 +77,6 @@ def test_no_positions_give_no_rows():
 def test_positions_may_be_a_tensor():
     module, x = open_module((5, 1), (1, 1)), torch.randn(2, 7, 6)
     assert torch.equal(module(x, positions=torch.tensor([3, 1])), module(x, positions=[3, 1]))
-
-
-@pytest.mark.parametrize(("rows", "in_dim", "out_dim"), [(300, 160, 96), (7, 5, 3), (0, 5, 3)])
-def test_linear_is_that_of_pytorch(rows, in_dim, out_dim):
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(2, rows, in_dim), (out_dim, in_dim), (out_dim,)]
-    for layout in (lambda x: x, lambda x: x.transpose(0, 1)):
-        results = []
-        for function in (torch.nn.functional.linear, linear):
-            generator.manual_seed(0)
-            inputs = [torch.randn(s, generator=generator, requires_grad=True) for s in shapes]
-            y = function(layout(inputs[0]), *inputs[1:])
-            (y**2).sum().backward()
-            results.append([y.detach(), *(x.grad for x in inputs)])
-        for expected, actual in zip(*results, strict=True):
-            assert actual.shape == expected.shape
-            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_a_tap_of_time_major_windows_is_no_copy():
-    module = open_module((5, 1), (1, 1))
-    positions = range(4, 19, 2)
-    times = module.input_times(positions)
-    assert sorted(times) == list(range(2, 21))
-    rows = torch.zeros(len(times), 3, 6)
-    for tap in range(-2, 3):
-        seen = _rows_at(rows, times, tuple(position + tap for position in positions))
-        assert seen.is_contiguous()
-        assert seen.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
-
-
-@pytest.mark.parametrize(("kernel_sizes", "dilations"), SHAPES)
-def test_time_major_windows_give_the_same_gradients(kernel_sizes, dilations):
-    module = open_module(kernel_sizes, dilations)
-    positions = [4, 7, 10, 13]
-    times = [time for time in module.input_times(positions) if 0 <= time < 15]
-    x = torch.randn(3, 15, 6, generator=torch.Generator().manual_seed(4))
-    rows = x[:, times].transpose(0, 1).contiguous().transpose(0, 1)
-    gradients = []
-    for y in (module(x)[:, positions], module(rows, positions, times)):
-        module.zero_grad()
-        (y**2).sum().backward()
-        gradients.append([p.grad.clone() for p in module.parameters()])
-        for p in module.parameters():  # fused optimisers go through memory, not through indices
-            strides = zip(p.shape, p.stride(), p.grad.stride(), strict=True)
-            assert all(size == 1 or a == b for size, a, b in strides)
-    for full, gathered in zip(*gradients, strict=True):
-        np.testing.assert_allclose(gathered, full, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_outside_are_refused():
@@ -181,23 +125,19 @@ def test_load_module_takes_sizes_from_the_weights(tmp_path):
     }
 
 
-@pytest.mark.parametrize("damage", ["missing key", "foreign key", "shape", "nan", "text", "list"])
-def test_foreign_checkpoints_are_refused(tmp_path, damage):
-    weights = open_module((5, 1), (1, 1)).state_dict()
-    content = dict(weights)
-    if damage == "missing key":
-        del content["conv_network.2.bias"]
-    elif damage == "foreign key":
-        content["projector.weight"] = torch.zeros(2)
-    elif damage == "shape":
-        content["conv_network.4.weight"] = torch.zeros(3, 5, 1)
-    elif damage == "nan":
-        content["alpha"] = torch.tensor([float("nan")])
-    elif damage == "list":
-        content = list(weights.values())
-    path = tmp_path / "m.pt"
-    torch.save(content, path)
-    if damage == "text":
-        path.write_text("not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"m\.pt"):
-        load_module(path)
+def test_reach_is_how_far_an_input_still_matters():
+    for (kernel_sizes, dilations), reach in zip(SHAPES, (2, 3, 0, 13, 4), strict=True):
+        module, x = open_module(kernel_sizes, dilations), torch.zeros(1, 61, 6, requires_grad=True)
+        assert module.reach == reach
+        torch.nn.init.constant_(module.conv_network[0].bias, 1.0)  # no ReLU is in the way
+        torch.nn.init.constant_(module.conv_network[2].bias, 9.0)
+        module(x)[:, 30].sum().backward()
+        seen = x.grad.abs().sum(dim=(0, 2)).nonzero()
+        assert (seen.min(), seen.max()) == (30 - reach, 30 + reach)
+
+
+def test_encoding_keeps_shape_and_leaves_no_graph():
+    module = SoLaModule(6, 4)
+    for length in (1, 2, 50):
+        features = np.random.default_rng(0).standard_normal((length, 6)).astype(np.float32)
+        np.testing.assert_array_equal(encode_video(module, features), features)  # alpha is 0
