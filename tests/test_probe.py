@@ -5,16 +5,15 @@ import pytest
 import scipy.optimize
 import torch
 
-from sola.data.features import DataError, open_features
-from sola.method.module import SoLaModule
-from sola.probe.logistic import (
-    ProbeVideos,
-    _draw_passes,
-    _seeded_linear,
-    probe_logistic_regression,
-    probe_sgd,
-)
-from sola.system.cli import random_generator
+from sola.config import Config
+from sola.data.features import open_features, read_features
+from sola.data.videos import BadFiles, open_split
+from sola.errors import DataError
+from sola.method.module import SoLaModule, encode_video
+from sola.probe import PROTOCOLS
+from sola.probe.sgd import _draw_passes, _seeded_linear, groups_of
+from sola.probe.snippets import ProbeVideos, encode_snippets
+from sola.system.device import random_generator
 
 C = 8
 
@@ -33,23 +32,14 @@ def make_videos(folder, name, separation, seed, videos=12, shuffle=False) -> Pro
     return ProbeVideos(name, files, labels)
 
 
-def run(protocol, module, training, validation, seed=0, epoch=0, eval_snippets=10**6):
-    if protocol == "sgd":
-        return probe_sgd(
-            module, training, validation,
-            eval_batch_size=4, eval_lr=0.5, eval_momentum=0.9, eval_epoch=16,
-            epoch=epoch, seed=seed,
-        )  # fmt: skip
-    return probe_logistic_regression(
-        module, training, validation,
-        eval_snippets=eval_snippets, eval_snippets_validation=eval_snippets, seed=seed,
-    )  # fmt: skip
+def run(protocol, module, training, validation, epoch=0, eval_snippets=10**6, **settings):
+    sgd = {"eval_batch_size": 4, "eval_lr": 0.5, "eval_momentum": 0.9, "eval_epoch": 16}
+    drawn = {"eval_snippets": eval_snippets, "eval_snippets_validation": eval_snippets}
+    config = Config(exp_name="x", **(sgd | drawn | settings))
+    return PROTOCOLS[protocol].probe(module, training, validation, config, epoch)
 
 
-PROTOCOLS = ["logistic_regression", "sgd"]
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", [*PROTOCOLS])
 def test_separable_features_score_one(tmp_path, protocol):
     training = make_videos(tmp_path, "training", 30, seed=0)
     validation = make_videos(tmp_path, "validation", 30, seed=1)
@@ -59,7 +49,7 @@ def test_separable_features_score_one(tmp_path, protocol):
     assert 0.5 <= scores["majority_share"] < 0.6
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", [*PROTOCOLS])
 def test_shuffled_labels_score_half(tmp_path, protocol):
     training = make_videos(tmp_path, "training", 30, seed=0, shuffle=True)
     validation = make_videos(tmp_path, "validation", 30, seed=1, shuffle=True)
@@ -117,7 +107,7 @@ def test_raw_float32_features_still_converge(tmp_path, monkeypatch, narrow):
     assert scores["accuracy"] > 0.75
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", [*PROTOCOLS])
 def test_probe_is_repeatable_and_leaves_no_trace(tmp_path, protocol):
     training = make_videos(tmp_path, "training", 0.5, seed=0)
     validation = make_videos(tmp_path, "validation", 0.5, seed=1)
@@ -141,17 +131,18 @@ def test_sgd_groups_are_formed_anew_and_snippets_stay(tmp_path):
         "sgd", module, training, validation, epoch=2
     )
     draws = [
-        run("logistic_regression", module, training, validation, seed, 0, 200) for seed in (0, 1)
+        run("logistic_regression", module, training, validation, eval_snippets=200, seed=seed)
+        for seed in (0, 1)
     ]
     assert draws[0] != draws[1]
-    assert draws[0]["snippets"] == 200
+    assert draws[0]["snippets"] == draws[0]["training_snippets"] == 200
 
 
 @pytest.mark.parametrize(("count", "groups"), [(101, 1), (200, 1), (201, 2), (350, 3)])
 def test_groups_of_a_hundred_drop_the_remainder_of_1_to_100(count, groups):
     labels = [np.ones(count // 2, bool), np.zeros(777, bool), np.ones(count - count // 2, bool)]
     flat = np.concatenate(labels)
-    result = ProbeVideos("training", [], labels).groups(np.random.default_rng(0))
+    result = groups_of(ProbeVideos("training", [], labels), np.random.default_rng(0))
     assert result.shape == (groups + 7, 100)
     assert len(np.unique(result)) == result.size
     kinds = flat[result]
@@ -162,7 +153,7 @@ def test_groups_of_a_hundred_drop_the_remainder_of_1_to_100(count, groups):
 def test_groups_are_formed_over_shuffled_videos():
     labels = [np.repeat([False, True], 30)] * 40
     videos = ProbeVideos("training", [], labels)
-    first, second = (videos.groups(np.random.default_rng(seed))[0] // 60 for seed in (0, 1))
+    first, second = (groups_of(videos, np.random.default_rng(seed))[0] // 60 for seed in (0, 1))
     assert len(set(first)) == 4  # a hundred snippets, thirty a video, video after video
     assert set(first) != set(second)
     assert set(first) != {0, 1, 2, 3}
@@ -170,7 +161,7 @@ def test_groups_are_formed_over_shuffled_videos():
 
 def test_every_pass_draws_one_snippet_of_every_group_anew(tmp_path):
     videos = make_videos(tmp_path, "training", 1, seed=0)
-    groups = videos.groups(np.random.default_rng(3))
+    groups = groups_of(videos, np.random.default_rng(3))
     _, y, draws = _draw_passes(SoLaModule(C, 4), videos, 7, np.random.default_rng(3))
     assert draws.shape == (7, len(groups))
     assert all(y[drawn].sum() == videos.flat_labels[groups[:, 0]].sum() for drawn in draws)
@@ -178,13 +169,13 @@ def test_every_pass_draws_one_snippet_of_every_group_anew(tmp_path):
     assert len(np.unique(draws)) > 5 * len(groups)
 
 
-def test_sgd_matches_a_slow_twin(tmp_path):
+def test_sgd_matches_a_slow_reference(tmp_path):
     """Softmax regression by hand, with momentum, over the passes' own draws."""
     training = make_videos(tmp_path, "training", 0.5, seed=0)
     validation = make_videos(tmp_path, "validation", 0.5, seed=1)
     module = SoLaModule(C, 4)
     options = {"eval_batch_size": 3, "eval_lr": 0.7, "eval_momentum": 0.8, "eval_epoch": 17}
-    scores = probe_sgd(module, training, validation, **options, epoch=2, seed=9)
+    scores = run("sgd", module, training, validation, epoch=2, seed=9, **options)
 
     generator = random_generator("sgd probe", 9, 2)
     x, y, draws = _draw_passes(module, training, 17, generator)
@@ -218,9 +209,29 @@ def test_a_module_that_gives_nan_is_an_error(tmp_path):
 def test_sgd_refuses_a_class_without_a_group(tmp_path):
     labels = [np.repeat([False, True], [100, 300])]
     with pytest.raises(DataError, match="one has 100"):
-        ProbeVideos("training", [], labels).groups(np.random.default_rng(0))
+        groups_of(ProbeVideos("training", [], labels), np.random.default_rng(0))
 
 
 def test_one_class_alone_is_refused():
     with pytest.raises(DataError, match="5 non-action and 0 action"):
         ProbeVideos("training", [], [np.zeros(5, bool)])
+
+
+@pytest.mark.parametrize("kernel_sizes", [(5, 3), (1, 1)])
+def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch, kernel_sizes):
+    monkeypatch.setattr("sola.probe.snippets.SNIPPETS_PER_BATCH", 7)  # batches cut through videos
+    torch.manual_seed(0)
+    module = SoLaModule(16, 8, kernel_sizes, (2, 1))  # reach 5: some videos are shorter
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    files = [*open_split("HACS_DATA", "validation", 16, BadFiles("error")).videos.values()]
+    chosen = [np.random.default_rng(v).random(file.length) < 0.4 for v, file in enumerate(files)]
+    chosen[0][:] = chosen[4][[0, 1, 2, -2, -1]] = True  # one snippet, and both borders
+    chosen[5][:] = False
+    whole = [encode_video(module, read_features(file)) for file in files]
+    expected = np.concatenate([y[wanted] for y, wanted in zip(whole, chosen, strict=True)])
+    videos = np.repeat(np.arange(len(files)), [wanted.sum() for wanted in chosen])
+    times = np.concatenate([np.flatnonzero(wanted) for wanted in chosen])
+    encoded = encode_snippets(module, files, videos, times)
+    assert encoded.dtype == np.float32
+    np.testing.assert_allclose(encoded, expected, atol=1e-5)

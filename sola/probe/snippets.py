@@ -1,146 +1,128 @@
-"""Videos through the SoLa module: whole ones for export, single snippets for the linear probe.
-
-Several videos are laid on one time axis, too far apart to see one another, since a matrix product
-pays with a thousand rows or more. Their files are read ahead by threads.
-"""
+"""What the probe scores: labelled snippets of some videos, and their SoLa features."""
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from sola.data.features import FeatureFile, read_features
+from sola.data.features import FeatureFile, is_finite, read_features
+from sola.errors import DataError
 from sola.method.module import SoLaModule
 from sola.system.cli import progress
+from sola.system.device import random_generator
 from sola.system.prefetch import in_background
 
-SNIPPETS_PER_BATCH = 512  # of the probe
-ROWS_PER_BATCH = 2048  # of whole videos
+SNIPPETS_PER_BATCH = 512
 BATCHES_AHEAD = 3
 READERS = 4
 
 
-@torch.inference_mode()
-def encode_video(module: SoLaModule, features: np.ndarray) -> np.ndarray:
-    """SoLa features of a video: float32 [T, C] -> float32 [T, C]."""
-    x = torch.from_numpy(features).to(module.alpha.device)[None]  # [1, T, C]
-    return module(x)[0].cpu().numpy()
+@dataclass(frozen=True)
+class ProbeVideos:
+    """Videos that the probe looks at: feature files and per-snippet action labels, bool [T]."""
 
+    name: str
+    files: list[FeatureFile]
+    labels: list[np.ndarray]
 
-def batches_of_videos(lengths: Sequence[int]) -> list[range]:
-    """Neighbouring videos of ROWS_PER_BATCH snippets in all, or a single longer one.
+    def __post_init__(self) -> None:
+        counts = [sum(int((labels == kind).sum()) for labels in self.labels) for kind in (0, 1)]
+        if 0 in counts:
+            raise DataError(
+                f"{self.name} labels: {counts[0]} non-action and {counts[1]} action snippets in "
+                f"the {len(self.files)} videos of the subset; the linear probe needs both"
+            )
 
-    They depend on the list of lengths alone: what is encoded in the same batches is the same to the
-    last bit.
-    """
-    batches, first, rows = [], 0, 0
-    for video, length in enumerate(lengths):
-        if rows and rows + length > ROWS_PER_BATCH:
-            batches.append(range(first, video))
-            first, rows = video, 0
-        rows += length
-    return [*batches, range(first, len(lengths))]
+    @property
+    def flat_labels(self) -> np.ndarray:
+        """Labels of all snippets, video after video: bool [N]."""
+        return np.concatenate(self.labels)
 
+    def draw(self, count: int, seed: int) -> np.ndarray:
+        """At most count snippets, the same for the same seed: ascending indices [n].
 
-def encode_batches(
-    module: SoLaModule, batches: Sequence[Sequence[FeatureFile]]
-) -> Iterator[list[np.ndarray]]:
-    """SoLa features of batches of whole videos: for each a list of float32 [T, C].
+        Raises DataError when one of the classes is not among them.
+        """
+        labels = self.flat_labels
+        snippets = np.arange(len(labels))
+        if count < len(labels):
+            generator = random_generator(f"{self.name} snippets", seed)
+            snippets = np.sort(generator.choice(len(labels), count, replace=False))
+        if len(np.unique(labels[snippets])) < 2:
+            raise DataError(f"{self.name}: only one class among {count} snippets drawn; draw more")
+        return snippets
 
-    Memory: BATCHES_AHEAD + 2 batches, whatever their number.
-    """
-    if not batches:
-        return
-    sizes = [sum(video.length + module.reach for video in batch) for batch in batches]
-    shape = max(sizes) + module.reach, batches[0][0].shape[1]
-    buffers = [torch.empty(shape) for _ in range(BATCHES_AHEAD + 1)]
-    jobs = zip(batches, itertools.cycle(buffers), strict=False)
-    read = partial(_read_videos, module.reach)
-    rows = in_background(read, jobs, threads=READERS, ahead=BATCHES_AHEAD)
-    for batch, x in zip(batches, rows, strict=True):
-        yield _encode_batch(module, batch, x)
+    def encode(self, module: SoLaModule, snippets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """L2-normalised SoLa features and labels of some snippets.
 
-
-def _read_videos(reach: int, job: tuple[Sequence[FeatureFile], Tensor]) -> Tensor:
-    """Fill the buffer's first rows with videos, zeros before, between and after them."""
-    batch, buffer = job
-    end = 0
-    for video in batch:
-        start, end = end + reach, end + reach + video.length
-        buffer[start - reach : start] = 0
-        read_features(video, out=buffer[start:end].numpy())
-    buffer[end : end + reach] = 0
-    return buffer[: end + reach]
-
-
-@torch.inference_mode()
-def _encode_batch(
-    module: SoLaModule, batch: Sequence[FeatureFile], rows: Tensor
-) -> list[np.ndarray]:
-    reach = module.reach
-    starts = np.cumsum([0, *(video.length + reach for video in batch)]).tolist()
-    y = module(
-        rows.to(module.alpha.device)[None],  # [1, R, C]
-        positions=range(starts[-1] - reach),  # also between the videos, and not used there
-        times=range(-reach, starts[-1]),
-        outside=[start - gap for start in starts for gap in range(1, reach + 1)],
-    )[0]
-    y = y.cpu().numpy()
-    return [y[start : start + video.length] for start, video in zip(starts, batch, strict=False)]
+        snippets: ascending indices into flat_labels, [n]. Returns float32 [n, C], bool [n].
+        """
+        ends = np.cumsum([*map(len, self.labels)])
+        video = np.searchsorted(ends, snippets, side="right")
+        times = snippets - np.concatenate([[0], ends])[video]
+        features = encode_snippets(module, self.files, video, times)
+        if not is_finite(features):
+            row = np.flatnonzero(~np.isfinite(features).all(axis=1))[0]
+            path = self.files[video[row]].path
+            raise DataError(f"{path}: the module's output is NaN or infinite there")
+        norms = np.sqrt(np.einsum("nc,nc->n", features, features))  # without a copy of all
+        features /= np.maximum(norms, 1e-12)[:, None]
+        return features, self.flat_labels[snippets]
 
 
 @torch.inference_mode()
 def encode_snippets(
-    module: SoLaModule, videos: Sequence[FeatureFile], positions: Sequence[np.ndarray]
+    module: SoLaModule, files: Sequence[FeatureFile], videos: np.ndarray, times: np.ndarray
 ) -> np.ndarray:
-    """SoLa features of single snippets: float32 [N, C], computed and read only where asked.
+    """SoLa features of single snippets: float32 [N, C], read and computed only where asked.
 
-    positions: for each video the times wanted, ascending; N is their number in all.
+    videos: of each snippet, indices into the files, ascending, [N]. times: in its video, ascending
+    there, [N]. A snippet is encoded within its clip, the rows within the module's reach. Clips of
+    one size with the snippet at one place, as almost all are but at borders of videos, share a
+    matrix product: video by video takes three times as long.
     """
-    total = sum(len(wanted) for wanted in positions)
-    encoded = np.empty((total, videos[0].shape[1]), np.float32)
-    done = 0
-    bar = progress(total=total, desc="probe", unit="snippet")
-    read = partial(_read_snippets, module)
-    batches = _batches_of_snippets(videos, positions)
-    for x, times, wanted in in_background(read, batches, threads=READERS, ahead=BATCHES_AHEAD):
-        y = module(x.to(module.alpha.device)[None], positions=wanted, times=times)[0]
-        encoded[done : done + len(wanted)] = y.cpu().numpy()
-        done += len(wanted)
-        bar.update(len(wanted))
+    lengths = np.array([file.length for file in files])[videos]
+    sizes = np.minimum(lengths, 2 * module.reach + 1)
+    starts = np.clip(times - module.reach, 0, lengths - sizes)
+    places = times - starts
+    encoded = np.empty((len(times), files[0].shape[1]), np.float32)
+    bar = progress(total=len(times), desc="probe", unit="snippet")
+    read = partial(_read_clips, files, videos, starts)
+    batches = [*_batches(sizes, places)]
+    clips = in_background(read, batches, threads=READERS, ahead=BATCHES_AHEAD)
+    for (snippets, _, place), x in zip(batches, clips, strict=True):
+        y = module(torch.from_numpy(x).to(module.alpha.device), positions=[place])  # [n, 1, C]
+        encoded[snippets] = y[:, 0].cpu().numpy()
+        bar.update(len(snippets))
     bar.close()
     return encoded
 
 
-def _batches_of_snippets(
-    videos: Sequence[FeatureFile], positions: Sequence[np.ndarray]
-) -> Iterator[list[tuple[FeatureFile, np.ndarray]]]:
-    batch, snippets = [], 0
-    for video, wanted in zip(videos, positions, strict=True):
-        for first in range(0, len(wanted), SNIPPETS_PER_BATCH):
-            part = wanted[first : first + SNIPPETS_PER_BATCH]
-            if snippets + len(part) > SNIPPETS_PER_BATCH:
-                yield batch
-                batch, snippets = [], 0
-            batch.append((video, part))
-            snippets += len(part)
-    if batch:
-        yield batch
+Batch = tuple[np.ndarray, int, int]  # snippets [n], rows of their clips, place in them
 
 
-def _read_snippets(
-    module: SoLaModule, batch: list[tuple[FeatureFile, np.ndarray]]
-) -> tuple[Tensor, list[int], list[int]]:
-    """The rows that matter on the common time axis, [R, C], their times, and the wanted times."""
-    rows, times, positions, origin = [], [], [], 0
-    for video, wanted in batch:
-        seen = sorted(module.input_times(wanted.tolist()))
-        reach = [time for time in seen if 0 <= time < video.length]
-        rows.append(read_features(video, reach))
-        times += [origin + time for time in reach]
-        positions += [origin + int(time) for time in wanted]
-        origin += video.length + module.reach
-    return torch.from_numpy(np.concatenate(rows)), times, positions
+def _batches(sizes: np.ndarray, places: np.ndarray) -> Iterator[Batch]:
+    """Snippets whose clips have one size and which stand at one place in them."""
+    order = np.lexsort((places, sizes))  # stable: video after video
+    for (size, place), group in itertools.groupby(order, lambda i: (int(sizes[i]), int(places[i]))):
+        snippets = np.array([*group])
+        for first in range(0, len(snippets), SNIPPETS_PER_BATCH):
+            yield snippets[first : first + SNIPPETS_PER_BATCH], size, place
+
+
+def _read_clips(
+    files: Sequence[FeatureFile], videos: np.ndarray, starts: np.ndarray, batch: Batch
+) -> np.ndarray:
+    """The clips of a batch, float32 [n, rows, C]; each row of a file is read once."""
+    snippets, size, _ = batch
+    clips = np.empty((len(snippets), size, files[0].shape[1]), np.float32)
+    firsts = np.flatnonzero(np.diff(videos[snippets], prepend=-1))
+    for own in np.split(np.arange(len(snippets)), firsts[1:]):  # of one video
+        wanted = starts[snippets[own]][:, None] + np.arange(size)  # [n, rows]
+        rows, places = np.unique(wanted, return_inverse=True)
+        features = read_features(files[videos[snippets[own[0]]]], rows)
+        clips[own] = features[places.reshape(wanted.shape)]
+    return clips
