@@ -1,6 +1,12 @@
-"""The pictures of a run: TSMs of whole videos, the windows it trains on, and its curves."""
+"""The pictures of a run: TSMs of whole videos, the windows it trains on, and its curves.
 
-from collections.abc import Sequence
+None of them can end a training.
+"""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,55 +15,85 @@ import torch
 from sola.config import Config
 from sola.data.features import read_features
 from sola.data.windows import epoch_windows
+from sola.errors import SolaError
 from sola.method.matching import Learner
-from sola.plots.__main__ import CURVES, curves
+from sola.method.module import encode_video
+from sola.plots.curves import CURVES, curves
 from sola.plots.figure import save_figure
 from sola.plots.tsms import VideoPicture, self_similarity, tsm_sheet, window_sheet
-from sola.probe.snippets import encode_video
 from sola.records import Record
-from sola.training.inputs import RunData
+from sola.training.inputs import Inputs
 
 WINDOWS_DRAWN = 4
+LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
 
 
-def draw_tsms(config: Config, epoch: int, learner: Learner, data: RunData) -> None:
+def is_drawn(config: Config, step: int, steps: int, elapsed: float, *, is_saving: bool) -> bool:
+    """Whether to draw after this step (from 1): the last visualizing_step-th one of the epoch.
+
+    An epoch too short for that is drawn at its end when it is a saving one; epochs expected to
+    take under LONG_EPOCH seconds only when saving.
+    """
+    last_drawn = steps // config.visualizing_step * config.visualizing_step
+    if is_saving:
+        return step == (last_drawn or steps)
+    return step == last_drawn and elapsed / step * steps >= LONG_EPOCH
+
+
+def draw_tsms(config: Config, epoch: int, learner: Learner, inputs: Inputs) -> None:
     """Draw <exp_name>_epoch<k>.png, the TSMs of the videos to draw, and <exp_name>_batch.png."""
-    module, videos = learner.model.module, []
-    for name, file in data.drawn.items():
-        features = read_features(file)
-        encoded = encode_video(module, features)
-        tsms = self_similarity(features), self_similarity(encoded)
-        videos.append(VideoPicture(name, file.length, *tsms, data.drawn_labels.get(name)))
     about = f"{config.exp_name}, epoch {epoch}"
-    sheet = tsm_sheet(f"Temporal self-similarity, {about}", videos, config.visualizing_fps or None)
-    save_figure(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png", sheet)
-    names, windows = first_windows(config, data, learner.times)
-    with torch.no_grad():
-        cosines = learner.model(torch.from_numpy(windows).to(learner.target.device), learner.times)
-    sheet = window_sheet(
-        f"Similarities predicted in {len(names)} training windows, {about}",
-        names,
-        cosines.float().cpu().numpy(),
-        learner.target.cpu().numpy(),
-    )
-    save_figure(config.picture_folder / f"{config.exp_name}_batch.png", sheet)
-
-
-def first_windows(
-    config: Config, data: RunData, times: tuple[int, ...]
-) -> tuple[list[str], np.ndarray]:
-    """Videos and rows, float32 [B, R, C], of the first windows of epoch 1: always the same ones."""
-    lengths = [video.length for video in data.videos]
-    order, starts = epoch_windows(lengths, config.sampling_duration, seed=config.seed, epoch=1)
-    files = [data.videos[number] for number in order[:WINDOWS_DRAWN]]
-    windows = [
-        read_features(file, start + np.array(times))
-        for file, start in zip(files, starts, strict=False)
-    ]
-    return [Path(file.path).stem for file in files], np.stack(windows)
+    with _only_warning(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png") as path:
+        videos, fps = video_pictures(learner, inputs), config.visualizing_fps or None
+        save_figure(path, tsm_sheet(f"Temporal self-similarity, {about}", videos, fps))
+    with _only_warning(config.picture_folder / f"{config.exp_name}_batch.png") as path:
+        names, windows = first_windows(config, inputs)
+        with torch.no_grad():
+            cosines = learner.model(torch.from_numpy(windows).to(learner.device))  # [B, L, L]
+        title = f"Similarities predicted in {len(names)} training windows, {about}"
+        target = learner.target.cpu().numpy()
+        save_figure(path, window_sheet(title, names, cosines.cpu().numpy(), target))
 
 
 def draw_curves(config: Config, records: Sequence[Record]) -> None:
     """Draw curves.png, if anything is on record."""
     if records:
-        save_figure(config.picture_folder / CURVES, curves({config.exp_name: records}))
+        with _only_warning(config.picture_folder / CURVES) as path:
+            save_figure(path, curves({config.exp_name: records}))
+
+
+@contextlib.contextmanager
+def _only_warning(path: Path) -> Iterator[Path]:
+    """Around one picture: if it fails, for whatever reason, one line says so and no more."""
+    try:
+        yield path
+    except Exception as error:
+        if os.environ.get("SOLA_TRACEBACK") == "1":
+            traceback.print_exc()
+        known = isinstance(error, SolaError)
+        reason = str(error).removeprefix(f"{path}: ") if known else repr(error)
+        print(f"warning: the picture {path} was not drawn: {' '.join(reason.splitlines())}")
+
+
+def video_pictures(learner: Learner, inputs: Inputs) -> list[VideoPicture]:
+    """The videos to draw, as they are and as the module makes them."""
+    pictures = []
+    for name, file in inputs.drawn.items():
+        features = read_features(file)
+        encoded = encode_video(learner.model.module, features)
+        tsms = self_similarity(features), self_similarity(encoded)
+        pictures.append(VideoPicture(name, file.length, *tsms, inputs.drawn_labels.get(name)))
+    return pictures
+
+
+def first_windows(config: Config, inputs: Inputs) -> tuple[list[str], np.ndarray]:
+    """Videos and windows, float32 [B, W, C], of the first ones of epoch 1: always the same ones."""
+    lengths = [video.length for video in inputs.videos]
+    size = config.sampling_duration
+    order, starts = epoch_windows(lengths, size, seed=config.seed, epoch=1)
+    files = [inputs.videos[number] for number in order[:WINDOWS_DRAWN]]
+    windows = [
+        read_features(file, np.arange(start, start + size))
+        for file, start in zip(files, starts, strict=False)
+    ]
+    return [Path(file.path).stem for file in files], np.stack(windows)

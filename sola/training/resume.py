@@ -6,56 +6,126 @@ import hashlib
 import math
 import re
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sola.config import Config
-from sola.method.weights import (
-    CheckpointError,
-    DamagedError,
-    is_plain_tensor,
-    load,
-    save,
-    saved_epochs,
-)
-from sola.records import read_records, to_line
-from sola.system.files import clear_temporary, write_atomically
+from sola.errors import CheckpointError, DamagedError, parsing, shown
+from sola.method.matching import Learner
+from sola.method.weights import load, save
+from sola.records import read_records, saved_epochs, to_line
+from sola.system.files import clear_temporary, set_aside, write_atomically
 
 KEPT_STATES = 2
+STATE_VERSION = 2
 STATE_NAME = re.compile(
     r"state_(\d{1,12})-(\d{1,12})\.pt"
 )  # epochs complete, steps of the next one
-NO_SECONDS = {"seconds": 0.0, "seconds_reading": 0.0, "seconds_drawing": 0.0}
-STEP_FIGURES = ("loss", "cosine_mean", "cosine_square")  # cosines off the diagonal
+SCALARS_OF_VERSION_1 = ("loss", "cosine_mean", "cosine_square")
+MAY_DIFFER = {"epoch", "saving_epoch", "num_workers", "device", "storage", "on_bad_file"}
+MAY_DIFFER |= {"synthetic", "data_root", "label_base", "model_save_path", "feature_save_path"}
 
-State = dict[str, Any]  # see is_state
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """All that the same command needs to go on. Keys that an older state lacks take the defaults.
+
+    epoch: epochs that are complete. steps: done of the next one. scalars: name -> float64 [steps],
+    see training_step. seconds: spent on these steps. identity: see run_identity. model and
+    optimiser: weights and moments.
+    """
+
+    epoch: int = 0
+    steps: int = 0
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Tensor] = field(default_factory=dict)
+    optimiser: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
-def save_state(folder: Path, state: State) -> None:
+class Clock:
+    """Where the time since the last epoch's record went: fields of a record -> seconds."""
+
+    def __init__(self, before: dict[str, float]) -> None:
+        self.parts = {"seconds_reading": 0.0, "seconds_drawing": 0.0} | before
+        self.started = time.perf_counter() - self.parts.pop("seconds", 0.0)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {"seconds": time.perf_counter() - self.started, **self.parts}
+
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Count this as a part of the time: reading or drawing."""
+        started = time.perf_counter()
+        yield
+        self.parts[f"seconds_{part}"] += time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count this: it has a record of its own."""
+        started = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - started
+
+    def lap(self) -> dict[str, float]:
+        """The seconds for a record; they begin again at 0."""
+        seconds = self.seconds
+        self.__init__({})
+        return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
     """Save a training state as state_<epochs>-<steps>.pt; only the newest ones are kept."""
-    save(folder / f"state_{state['epoch']}-{len(state['figures'])}.pt", state)
+    content = {"version": STATE_VERSION} | vars(state)
+    save(folder / f"state_{state.epoch}-{state.steps}.pt", content)
     for path in state_files(folder)[:-KEPT_STATES]:
         path.unlink()
 
 
-def load_state(folder: Path) -> State | None:
+def load_state(folder: Path) -> TrainingState | None:
     """The newest training state of a run, or None without any; damaged ones are set aside.
 
     Raises CheckpointError for one that is there but cannot be read: it may be good.
     """
     for path in reversed(state_files(folder)):
         with contextlib.suppress(DamagedError):
-            state = load(path)
-            if isinstance(state, dict) and type(state.get("seconds")) is float:
-                state["seconds"] = NO_SECONDS | {"seconds": state["seconds"]}  # an earlier version
-            if is_state(state):
-                return state
+            return read_state(path)
         path.rename(path.with_suffix(".damaged"))
         print(f"warning: {path} is damaged, set aside; the state before it, if any, is used")
     return None
+
+
+def read_state(path: Path) -> TrainingState:
+    """A training state of this or an earlier version. Raises DamagedError for something else."""
+    content = load(path)
+    with parsing(path, "damaged, not a training state", "take another", DamagedError):
+        version = content.pop("version", 1)
+        if version > STATE_VERSION:
+            raise CheckpointError(
+                f"{path}: was written by a later version of this program; continue with that"
+            )
+        if version == 1:
+            figures = content.pop("figures")  # float64 [steps, 3]
+            scalars = zip(SCALARS_OF_VERSION_1, figures.T.contiguous(), strict=True)
+            content |= {"steps": len(figures), "scalars": dict(scalars)}
+        state = TrainingState(**content)
+        shapes = {name: tuple(values.shape) for name, values in state.scalars.items()}
+        if shapes != dict.fromkeys(shapes, (state.steps,)) or min(state.epoch, state.steps) < 0:
+            raise ValueError("its scalars")
+        if not all(math.isfinite(seconds) for seconds in state.seconds.values()):
+            raise ValueError("its seconds")
+        identity = state.identity | state.identity["config"]
+        if not all(
+            isinstance(identity[key], str | int | float) for key in identity.keys() - {"config"}
+        ):
+            raise ValueError("its identity")
+        return state
 
 
 def state_files(folder: Path) -> list[Path]:
@@ -65,33 +135,23 @@ def state_files(folder: Path) -> list[Path]:
     return [path for *_, path in sorted(numbered)]
 
 
-def is_state(state: Any) -> bool:
-    """Whether this has the form of a training state; the learner checks what is its own.
-
-    epoch: epochs that are complete. figures: float64 [steps done of the next one, 3]. seconds:
-    spent on these, see NO_SECONDS. identity: see run_identity. model, optimiser: of the learner.
-    """
-    kinds = {"epoch": int, "figures": Tensor, "seconds": dict, "identity": dict}
-    return (
-        isinstance(state, dict)
-        and state.keys() == kinds.keys() | {"model", "optimiser"}
-        and all(type(state[key]) is kind for key, kind in kinds.items())
-        and state["epoch"] >= 0
-        and state["seconds"].keys() == NO_SECONDS.keys()
-        and all(type(s) is float and math.isfinite(s) for s in state["seconds"].values())
-        and is_plain_tensor(state["figures"])
-        and state["figures"].dtype is torch.float64
-        and state["figures"].shape[1:] == (len(STEP_FIGURES),)
-        and bool(state["figures"].isfinite().all())
-        and isinstance(state["identity"].get("config"), dict)
-        and all(
-            type(value) in (str, int, float, bool)
-            for value in (state["identity"] | state["identity"]["config"] | {"config": 0}).values()
-        )
-    )
+def restore(learner: Learner, state: TrainingState, folder: Path) -> None:
+    """Go on from a state's weights and moments. Raises CheckpointError for another network's."""
+    what = "its training state is of another network"
+    with parsing(folder, what, "--restart sets it aside", CheckpointError):
+        learner.model.load_state_dict(state.model)
+        parameters = dict(enumerate(learner.model.parameters()))
+        if state.optimiser and state.optimiser.keys() != parameters.keys():
+            raise ValueError("other moments")
+        for number, moments in state.optimiser.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                if moments[name].shape != parameters[number].shape:
+                    raise ValueError(f"{name} of another shape")
+        groups = learner.optimiser.state_dict()["param_groups"]
+        learner.optimiser.load_state_dict({"state": state.optimiser, "param_groups": groups})
 
 
-def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> State | None:
+def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> TrainingState | None:
     """Make the run's folder ready; the training state to continue from, or None to begin.
 
     lengths: video -> T of the training split. restart sets an earlier run aside under a dated
@@ -99,13 +159,13 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> State
     """
     folder = config.run_folder
     if restart:
-        _set_aside(folder)
-        _set_aside(config.picture_folder)
+        set_aside(folder)
+        set_aside(config.picture_folder)
     clear_temporary(folder)
     clear_temporary(config.picture_folder)
     state = load_state(folder)
     differences = _differences(state, config, lengths) if state is not None else []
-    if differences and (state["epoch"] or len(state["figures"])):
+    if differences and (state.epoch or state.steps):
         raise CheckpointError(
             f"{folder}: holds another run ({'; '.join(differences)}); "
             "use another exp_name, or --restart to set it aside"
@@ -117,10 +177,9 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> State
             f"{folder}: holds checkpoints but no training state to continue from; "
             "--restart sets them aside, another exp_name leaves them"
         )
-    last_epoch = state["epoch"] if state else -1  # records of later epochs come again
+    last_epoch = state.epoch if state else -1  # records of later epochs come again
     kept = [record for record in read_records(config.metrics_file) if record["epoch"] <= last_epoch]
-    recorded = [record["epoch"] for record in kept if record["record"] == "epoch"]
-    if recorded != list(range(1, last_epoch + 1)):
+    if sum(record["record"] == "epoch" for record in kept) < last_epoch:
         print(f"warning: {config.metrics_file} lacks records of epochs before {last_epoch + 1}")
     write_atomically(config.metrics_file, "".join(map(to_line, kept)).encode())
     write_atomically(folder / "config.yaml", config.to_yaml().encode())
@@ -140,34 +199,27 @@ def run_identity(config: Config, lengths: dict[str, int]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    single = ("epoch", "num_workers", "device", "storage", "on_bad_file")
-    return key in single or key.startswith(("visualizing_", "eval_"))
+    return key in MAY_DIFFER or key.startswith(("visualizing_", "eval_"))
 
 
-def _differences(state: State, config: Config, lengths: dict[str, int]) -> list[str]:
-    """What differs between the run of a state and this one, of what may not."""
-    old, new = state["identity"], run_identity(config, lengths)
-    differences = [
-        f"{key} was {old['config'].get(key)!r:.60}, is {value!r}"
-        for key, value in new["config"].items()
-        if old["config"].get(key) != value
-    ]
+def _differences(state: TrainingState, config: Config, lengths: dict[str, int]) -> list[str]:
+    """What differs between the run of a state and this one, of what may not.
+
+    A key that the state lacks was added to the program later: it counts as its default.
+    """
+    old, new = state.identity, run_identity(config, lengths)
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    differences = []
+    for key, value in new["config"].items():
+        before = old["config"].get(key, defaults[key])
+        if before != value:
+            differences.append(f"{key} was {shown(before)}, is {shown(value)}")
     if old.get("listing") != new["listing"]:
         differences.append(
-            f"the training videos or their T were {old.get('videos')} with {old.get('snippets')} "
-            f"snippets, are {new['videos']} with {new['snippets']}"
+            f"the training videos or their T were {shown(old.get('videos'))} with "
+            f"{shown(old.get('snippets'))} snippets, are {new['videos']} with {new['snippets']}"
         )
-    done = state["epoch"] + (1 if len(state["figures"]) else 0)
+    done = state.epoch + (state.steps > 0)
     if done > config.epoch:
         differences.append(f"epoch is {config.epoch}, but epoch {done} has begun")
     return differences
-
-
-def _set_aside(folder: Path) -> None:
-    if not folder.exists():
-        return
-    aside = folder.with_name(f"{folder.name}_until_{time.strftime('%Y%m%d-%H%M%S')}")
-    while aside.exists():  # two in one second
-        aside = aside.with_name(aside.name + "+")
-    folder.rename(aside)
-    print(f"earlier run set aside as {aside}")

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import FEATURE_DIM, TINY, replace, same, weights_after, without_seconds
+from helpers import FEATURE_DIM, TINY, replace, same, weights_after, without_seconds
 
 from sola.config import Config, load_config
-from sola.data.features import DataError
 from sola.data.windows import epoch_windows
-from sola.method import matching as learner
-from sola.method.matching import make_learner, step_figures, update_ratio
+from sola.errors import DataError, SolaError, TrainingError
+from sola.method import matching
+from sola.method.matching import epoch_scalars, make_learner, update_ratio
 from sola.method.tsm import loss_landmarks
 from sola.method.weights import load_weights
 from sola.records import read_records
-from sola.system.cli import SolaError
-from sola.training import loop as training
-from sola.training.loop import TrainingError, is_drawn, timed, train, waited_for
+from sola.training import loop
+from sola.training.draw_run import is_drawn
+from sola.training.loop import train, waited_for
 from sola.training.messages import summary
-from sola.training.resume import NO_SECONDS
+from sola.training.resume import Clock
 
 
 def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(
@@ -100,23 +100,18 @@ def test_a_last_batch_of_one_window_works(config):
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_checkpoint(config, monkeypatch):
     train(config)
     saved = {path: path.read_bytes() for path in config.run_folder.glob("*.pt")}
-    real_loss, real_windows, steps, orders = (
-        learner.similarity_matching_loss,
-        epoch_windows,
-        [],
-        [],
-    )
+    real_loss, real_plan, steps, orders = matching.similarity_matching_loss, loop.plan_epoch, [], []
 
     def loss_with_a_nan(cosines, target):
         steps.append(1)
         return real_loss(cosines, target) * (float("nan") if len(steps) == 5 else 1.0)
 
-    def remembered_windows(*arguments, **options):
-        orders.append(real_windows(*arguments, **options)[0])
-        return real_windows(*arguments, **options)
+    def remembered_plan(*arguments):
+        orders.append(real_plan(*arguments).windows[0])
+        return real_plan(*arguments)
 
-    monkeypatch.setattr(learner, "similarity_matching_loss", loss_with_a_nan)
-    monkeypatch.setattr(training, "epoch_windows", remembered_windows)
+    monkeypatch.setattr(matching, "similarity_matching_loss", loss_with_a_nan)
+    monkeypatch.setattr(loop, "plan_epoch", remembered_plan)
     with pytest.raises(TrainingError, match="epoch 6, step 2: the loss is nan") as caught:
         train(replace(config, epoch=8))  # three steps an epoch, continued after epoch 4
     trainable = sorted(f"t{i}" for i in range(13) if i not in (2, 3))
@@ -133,19 +128,23 @@ def test_weights_that_diverge_after_the_last_step_are_not_saved(config, monkeypa
         torch.nn.init.constant_(learning.model.predictor[0].bias, float("nan"))
         return 0.1
 
-    monkeypatch.setattr(training, "update_ratio", diverging)
+    monkeypatch.setattr(loop, "update_ratio", diverging)
     with pytest.raises(TrainingError, match="epoch 1: the weights have diverged"):
         train(config)
     assert not list(config.run_folder.glob("tiny_*.pt"))
     assert [r["epoch"] for r in read_records(config.metrics_file)] == [0]
 
 
-def test_figures_of_a_step_are_those_off_the_diagonal():
-    cosines = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    others = [c[i, j].item() for c in cosines for i in range(5) for j in range(5) if i != j]
-    figures = step_figures(torch.tensor(0.4), cosines)
-    expected = [0.4, np.mean(others), np.mean(np.square(others))]
-    np.testing.assert_allclose(figures, expected, rtol=1e-5, atol=1e-7)
+def test_an_epochs_scalars_are_means_over_its_windows():
+    steps = {
+        "loss": torch.tensor([1.0, 4.0]),
+        "cosine_mean": torch.tensor([0.5, 0.0]),
+        "cosine_square": torch.tensor([0.5, 0.25]),
+        "another": torch.tensor([3.0, 3.0]),
+    }
+    scalars = epoch_scalars(steps, torch.tensor([2, 1]))
+    assert scalars.pop("cosine_std") == pytest.approx((0.5 + 0.5 + 0.5) / 3)
+    assert scalars == pytest.approx({"loss": 2.0, "cosine_mean": 1 / 3, "another": 3.0})
 
 
 def test_recorded_cosines_are_those_of_the_epochs_windows(workplace, config):
@@ -171,9 +170,8 @@ def test_update_ratio_is_relative(config):
     with torch.no_grad():
         change = (module(windows) - windows)[:, config.gathered_positions]
         expected = change.norm() / windows[:, config.gathered_positions].norm()
-    seen = windows[:, trainee.times]
-    assert update_ratio(trainee, seen) == pytest.approx(expected.item(), rel=1e-5)
-    assert update_ratio(trainee, 0 * seen) < float("inf")
+    assert update_ratio(trainee, windows) == pytest.approx(expected.item(), rel=1e-5)
+    assert update_ratio(trainee, 0 * windows) < float("inf")
 
 
 def test_bf16_follows_fp32(config):
@@ -242,17 +240,17 @@ def test_no_video_longer_than_a_window(config):
 
 
 def test_which_steps_are_drawn(config):
-    def drawn(epoch, steps, seconds, visualizing_step):
-        chosen = replace(config, visualizing_step=visualizing_step)
-        elapsed = seconds / steps
-        return [s for s in range(1, steps + 1) if is_drawn(chosen, epoch, s, steps, s * elapsed)]
+    def drawn(steps, seconds, is_saving):
+        chosen, each = replace(config, visualizing_step=25), seconds / steps
+        options = {"is_saving": is_saving}
+        return [s for s in range(1, steps + 1) if is_drawn(chosen, s, steps, s * each, **options)]
 
-    assert drawn(epoch=1, steps=145, seconds=60, visualizing_step=25) == [125]
-    assert drawn(epoch=2, steps=145, seconds=60, visualizing_step=25) == [125]  # a saving epoch
-    assert drawn(epoch=1, steps=145, seconds=19, visualizing_step=25) == []
-    assert drawn(epoch=2, steps=145, seconds=19, visualizing_step=25) == [125]
-    assert drawn(epoch=1, steps=20, seconds=60, visualizing_step=25) == []
-    assert drawn(epoch=2, steps=20, seconds=60, visualizing_step=25) == [20]
+    assert drawn(steps=145, seconds=60, is_saving=False) == [125]
+    assert drawn(steps=145, seconds=60, is_saving=True) == [125]
+    assert drawn(steps=145, seconds=19, is_saving=False) == []
+    assert drawn(steps=145, seconds=19, is_saving=True) == [125]
+    assert drawn(steps=20, seconds=60, is_saving=False) == []
+    assert drawn(steps=20, seconds=60, is_saving=True) == [20]
 
 
 def test_a_run_that_learned_nothing_says_so(config):
@@ -297,14 +295,16 @@ def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
 
 
 def test_time_goes_to_where_it_is_spent(monkeypatch):
-    moments = iter([0.0, 1.5, 10.0, 12.0, 20.0, 20.25, 30.0, 31.0])
-    monkeypatch.setattr("sola.training.loop.time.perf_counter", lambda: next(moments))
-    seconds = NO_SECONDS.copy()
-    with timed(seconds, "seconds_drawing", "seconds"):
+    moments = iter([0.0, 1.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.0, 9.0, 12.0, 12.5, 12.5])
+    monkeypatch.setattr("sola.training.resume.time.perf_counter", lambda: next(moments))
+    clock = Clock({"seconds": 100.0, "seconds_reading": 7.0})  # spent before an interruption
+    with clock.timed("drawing"):
         pass
-    batches = list(waited_for([torch.zeros(1), torch.ones(1)], seconds))
-    assert [batch.item() for batch in batches] == [0.0, 1.0]
-    assert seconds == {"seconds": 1.5, "seconds_reading": 3.25, "seconds_drawing": 1.5}
+    assert len([*waited_for([torch.zeros(1)], clock)]) == 1
+    with clock.stopped():
+        pass
+    assert clock.lap() == {"seconds": 109.0, "seconds_reading": 8.0, "seconds_drawing": 2.0}
+    assert clock.seconds == {"seconds": 0.0, "seconds_reading": 0.0, "seconds_drawing": 0.0}
 
 
 def test_no_thread_outlives_a_run(config):
