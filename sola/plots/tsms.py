@@ -64,28 +64,19 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = No
 
     fps: snippets a second, for axes in seconds; None for axes in snippets.
     """
-    unit = "s" if fps else "snippets"
+    rate = fps or 1  # snippets a unit of the axes
     figure, panels = _panels(2 * len(videos), 2 * VIDEOS_PER_ROW, title)
     for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
-        end = video.length / (fps or 1)
-        span = [(s / (fps or 1), e / (fps or 1)) for s, e in segments(_labels(video))]
-        length = f", T = {video.length}" + (f", {end:.1f} s" if fps else "")
-        for panel, tsm, what in (
-            (before, video.tsm, f"input{length}"),
-            (after, video.sola_tsm, "SoLa"),
-        ):
-            image = _draw_tsm(panel, tsm, (0, end), (-1, 1))
-            _draw_strips(panel, span)
-            panel.set_title(
-                f"{plain(video.name)}\n{what}, mean {tsm.mean():.2f}",
-                fontsize=8,
-                pad=(2 * STRIP + 6) * 72 / DPI,  # points
-            )
-    notes = "; red strips: action segments" if any(v.labels is not None for v in videos) else ""
+        seconds = f", {video.length / fps:.1f} s" if fps else ""
+        heading = f"input, T = {video.length}{seconds}"
+        _draw_video(before, video, video.tsm, heading, rate)
+        image = _draw_video(after, video, video.sola_tsm, "SoLa", rate)
+    caption = f"time ({'s' if fps else 'snippets'}) along both axes"
+    if any(video.labels is not None for video in videos):
+        caption += "; red strips: action segments"
     if any(video.length > SIDE for video in videos):
-        notes += f"; above T = {SIDE} averaged"
-    figure.supxlabel(f"time ({unit}) along both axes{notes}", fontsize=9, y=6 / _height(figure))
-    _draw_colour_bar(figure, image, "cosine similarity of two snippets")
+        caption += f"; above T = {SIDE} averaged"
+    _add_legends(figure, image, "cosine similarity of two snippets", caption)
     return figure
 
 
@@ -104,13 +95,11 @@ def window_sheet(
     for panel, tsm, name in zip(panels, drawn, titles, strict=True):
         image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), (0, 1))
         panel.set_title(name, fontsize=8)
-    figure.supxlabel(
+    caption = (
         "gathered position of the window (rows: projections z, columns: predictions h(z), so that "
-        "it need not be symmetric)",
-        fontsize=9,
-        y=6 / _height(figure),
+        "it need not be symmetric)"
     )
-    _draw_colour_bar(figure, image, "similarity, (1 + cosine) / 2")
+    _add_legends(figure, image, "similarity, (1 + cosine) / 2", caption)
     return figure
 
 
@@ -131,10 +120,6 @@ def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _height(figure: Figure) -> float:
-    return figure.get_figheight() * DPI
-
-
 def _draw_tsm(
     panel: Axes, tsm: np.ndarray, span: tuple[float, float], scale: tuple[float, float]
 ) -> AxesImage:
@@ -149,11 +134,26 @@ def _draw_tsm(
     return image
 
 
+def _draw_video(
+    panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, rate: float
+) -> AxesImage:
+    """A TSM of a video, with its action segments along two sides and a heading."""
+    image = _draw_tsm(panel, tsm, (0, video.length / rate), (-1, 1))
+    if video.labels is not None:
+        _draw_strips(panel, np.array(segments(video.labels)) / rate)
+    panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)  # points
+    panel.set_title(
+        f"{plain(video.name)}\n{heading}, mean {tsm.mean():.2f}",
+        fontsize=8,
+        pad=(2 * STRIP + 6) * 72 / DPI,
+    )
+    return image
+
+
 def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
     """Red bars outside the TSM, along its top and its left."""
     from matplotlib.collections import PolyCollection
 
-    panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)
     pixel = panel.get_xlim()[1] / SIDE
     outer, inner = -2 * STRIP * pixel, -STRIP * pixel
     above = [[(s, outer), (e, outer), (e, inner), (s, inner)] for s, e in spans]
@@ -162,17 +162,12 @@ def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
     panel.add_collection(bars, autolim=False)
 
 
-def _draw_colour_bar(figure: Figure, image: AxesImage, label: str) -> None:
-    """At the right, as high as a panel."""
-    width, height = figure.get_figwidth() * DPI, _height(figure)
-    top = height - HEADING - TOP
-    place = figure.add_axes(
-        ((width - RIGHT + 8) / width, (top - SIDE) / height, 14 / width, SIDE / height)
-    )
+def _add_legends(figure: Figure, image: AxesImage, scale: str, caption: str) -> None:
+    """The colour bar at the right, as high as a panel, and a line below all panels."""
+    width, height = figure.get_size_inches() * DPI
+    figure.supxlabel(caption, fontsize=9, y=6 / height)
+    left, bottom = width - RIGHT + 8, height - HEADING - TOP - SIDE
+    place = figure.add_axes((left / width, bottom / height, 14 / width, SIDE / height))
     bar = figure.colorbar(image, cax=place)
-    bar.set_label(label, fontsize=8)
+    bar.set_label(scale, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-
-
-def _labels(video: VideoPicture) -> np.ndarray:
-    return np.zeros(0, bool) if video.labels is None else video.labels

@@ -8,16 +8,15 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from matplotlib.image import imread
 
-from sola.plots.figure import save_figure
+from sola.plots.figure import DPI, save_figure
 from sola.plots.tsms import (
     ACTION_COLOUR,
     SIDE,
     STRIP,
     VideoPicture,
-    segments,
     self_similarity,
     tsm_sheet,
     window_sheet,
@@ -36,6 +35,16 @@ def rendered(figure, tmp_path):
         left, right, bottom, top = (round(v) for v in (box.x0, box.x1, box.y0, box.y1))
         boxes.append((slice(len(pixels) - top, len(pixels) - bottom), slice(left, right)))
     return pixels, boxes
+
+
+def assert_in_place(figure):
+    """Nothing is cut off by the figure's edges or overlaps something else."""
+    figure.draw_without_rendering()
+    boxes = [drawn.get_tightbbox() for drawn in (*figure.axes, *figure.legends, *figure.texts)]
+    for box in boxes:
+        assert 0 <= box.x0 < box.x1 <= figure.get_figwidth() * DPI
+        assert 0 <= box.y0 < box.y1 <= figure.get_figheight() * DPI
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
 
 
 def rgb(colour):
@@ -74,7 +83,7 @@ def test_self_similarity_is_cosines():
         np.testing.assert_allclose(scaled, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [6, 9, 100, 7])
+@pytest.mark.parametrize("length", [6, 7, 100])
 def test_long_tsms_are_averaged_not_subsampled(length):
     features = np.random.default_rng(length).standard_normal((length, 5))
     tsm = self_similarity(features)
@@ -85,11 +94,6 @@ def test_long_tsms_are_averaged_not_subsampled(length):
         for a, b in itertools.pairwise(edges)
     ]
     np.testing.assert_allclose(self_similarity(features, side=6), expected, atol=1e-12)
-
-
-def test_segments_of_labels():
-    assert segments(np.array([1, 1, 0, 0, 1], bool)) == [(0, 2), (4, 5)]
-    assert segments(np.zeros(3, bool)) == []
 
 
 @pytest.mark.parametrize("length", [4, 100, 1000])  # of a snippet 60 pixels, 2.4, a quarter
@@ -111,22 +115,23 @@ def test_values_land_where_they_should(tmp_path, length):
 @pytest.mark.parametrize("fps", [None, 2.0])
 def test_strips_stand_along_both_axes_at_the_labels(tmp_path, fps):
     labels = np.zeros(40, bool)
-    labels[10:20] = labels[35:] = True
+    labels[:5] = labels[10:20] = labels[35:] = True
     figure = tsm_sheet("title", [picture(40, labels)], fps)
     pixels, boxes = rendered(figure, tmp_path)
     for rows, columns in boxes[:2]:
-        above = pixels[rows.start - 3 * STRIP // 2, columns]
-        left = pixels[rows, columns.start - 3 * STRIP // 2]
-        for strip in (above, left):
-            is_red = (abs(strip - rgb(ACTION_COLOUR)).max(axis=1) <= 1).reshape(40, -1)
-            assert (is_red.mean(axis=1) > 0.8).tolist() == labels.tolist()
-        for distance in (STRIP - 2, 2 * STRIP + 2):  # nearer and farther nothing is red
-            around = pixels[rows.start - distance, columns], pixels[rows, columns.start - distance]
-            assert (abs(np.stack(around) - rgb(ACTION_COLOUR)).max(axis=-1) > 9).all()
-        for strip in (above, left):
-            is_red = (abs(strip - rgb(ACTION_COLOUR)).max(axis=1) <= 1).reshape(40, -1)
-            assert is_red.any(axis=1).sum() <= labels.sum() + 2  # at most a pixel more at an end
+        for distance, has_strip in ((STRIP - 2, False), (12, True), (2 * STRIP + 2, False)):
+            above = pixels[rows.start - distance, columns]
+            left = pixels[rows, columns.start - distance]
+            for line in (above, left):
+                far = abs(line - rgb(ACTION_COLOUR)).max(axis=1)
+                if not has_strip:
+                    assert (far > 9).all()
+                    continue
+                is_red = (far <= 1).reshape(40, -1)
+                assert (is_red.mean(axis=1) > 0.8).tolist() == labels.tolist()
+                assert is_red.any(axis=1).sum() <= labels.sum() + 2  # a pixel more at an end
     assert "red strips: action segments" in figure.get_supxlabel()
+    assert [len(axes.collections) for axes in figure.axes[:2]] == [1, 1]  # quick for thousands
 
 
 def test_axes_are_in_seconds_where_the_rate_is_known():
@@ -141,61 +146,41 @@ def test_axes_are_in_seconds_where_the_rate_is_known():
     assert figure.axes[1].get_title() == "video_30\nSoLa, mean 1.00"
 
 
-@pytest.mark.parametrize(
-    "name", ["$^$", "a_$tricky$_name", "caf\udce9", "\u4e2d\n\t\x1b", "n" * 200]
-)
-def test_any_name_can_be_drawn(tmp_path, name):
-    pictures = [picture(3, name=name)]
-    save_figure(tmp_path / "sheet.png", tsm_sheet(name, pictures))
-    cosines, target = np.ones((4, 3, 3)), np.ones((3, 3))
-    save_figure(tmp_path / "windows.png", window_sheet(name, [name] * 4, cosines, target))
-    title = tsm_sheet(name, pictures).axes[0].get_title()
-    assert len(title) < 70
-    assert title.count("\n") == 1
-    assert "$" not in title.replace(r"\$", "")
+def test_any_name_can_be_drawn(tmp_path):
+    names = ["$^$", "a_$tricky$_name", "caf\udce9", "\u4e2d\n\t\x1b", "n" * 200]
+    sheet = tsm_sheet(names[0], [picture(3, name=name) for name in names])
+    windows = window_sheet(names[4], names, np.ones((5, 3, 3)), np.ones((3, 3)))
+    for figure in (sheet, windows):
+        save_figure(tmp_path / "sheet.png", figure)
+    titles = [axes.get_title().split("\n") for axes in sheet.axes[:-1:2]]
+    assert [name for name, _ in titles[:4]] == [r"\$^\$", r"a_\$tricky\$_name", "caf?", "中???"]
+    assert titles[4][0] == "n" * 16 + "…" + "n" * 17
+    assert len(windows.axes[4].get_title()) == 24
 
 
-def test_a_wrong_backend_does_no_harm(workplace):
-    code = "import os; from sola.plots.figure import new_figure, save_figure\n"
-    code += "save_figure('x.png', new_figure(100, 100)); print(os.environ['MPLBACKEND'])"
-    environment = os.environ | {
-        "MPLBACKEND": "module://nowhere.at_all",
-        "PYTHONPATH": str(REPOSITORY),
-    }
+def test_a_wrong_backend_does_no_harm_and_pyplot_is_not_needed(workplace):
+    code = "import os, sys; from sola.plots.figure import new_figure, save_figure\n"
+    code += "save_figure('x.png', new_figure(100, 100)); print(os.environ['MPLBACKEND'])\n"
+    code += "print('matplotlib.pyplot' in sys.modules)"
+    environment = {"MPLBACKEND": "module://nowhere.at_all", "PYTHONPATH": str(REPOSITORY)}
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], env=os.environ | environment,
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
-    assert (result.returncode, result.stdout) == (0, "module://nowhere.at_all\n"), result.stderr
-    assert (workplace / "x.png").is_file()
+    assert (result.stdout, result.stderr) == ("module://nowhere.at_all\nFalse\n", "")
+    assert imread("x.png").shape == (100, 100, 4)
 
 
-def test_thousands_of_segments_are_one_drawing():
-    labels = np.arange(9000) % 2 == 1
-    figure = tsm_sheet("title", [VideoPicture("a", 9000, np.eye(3), np.eye(3), labels)])
-    assert [len(axes.collections) for axes in figure.axes[:2]] == [1, 1]
-    assert "above T = 240 averaged" in figure.get_supxlabel()
-
-
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 7])
 def test_any_number_of_videos_of_any_length(tmp_path, count):
     lengths = (1, 2, 30, 600, 5, 6, 7)[:count]
     figure = tsm_sheet("title", [picture(n, np.ones(n, bool)) for n in lengths])
     pixels, boxes = rendered(figure, tmp_path)
     assert len(boxes) == 2 * count + 1
-    for rows, columns in boxes:
-        assert 0 <= rows.start < rows.stop <= len(pixels)
-        assert 0 <= columns.start < columns.stop <= pixels.shape[1]
     for after in boxes[1:-1:2]:
         assert has_colours(pixels[after], [[1.0]])
-
-
-def test_a_file_is_replaced_whole(tmp_path):
-    path = tmp_path / "new" / "sheet.png"
-    for count in (1, 2):
-        save_figure(path, tsm_sheet("title", [picture(5)] * count))
-    assert len(imread(path)[0]) > 1000  # of two videos
-    assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
+    assert_in_place(figure)
+    assert ("above T = 240 averaged" in figure.get_supxlabel()) == (600 in lengths)
 
 
 def test_windows_their_mean_and_the_target(tmp_path):
@@ -208,10 +193,4 @@ def test_windows_their_mean_and_the_target(tmp_path):
         assert has_colours(pixels[box], values, 0.0, 1.0)
     titles = [axes.get_title() for axes in figure.axes[:-1]]
     assert titles == ["a", "b", "c", "d", "mean of these", "target"]
-
-
-def test_nothing_global_in_matplotlib_changes(tmp_path):
-    before, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")
-    save_figure(tmp_path / "sheet.png", tsm_sheet("title", [picture(5)]))
-    assert matplotlib.rcParams._get("backend") is backend
-    assert dict(matplotlib.rcParams) == before
+    assert_in_place(figure)

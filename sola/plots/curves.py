@@ -1,0 +1,149 @@
+"""Curves of runs over their epochs, drawn from the records of metrics.jsonl alone.
+
+A new figure of the records becomes a curve by one more line in PANELS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sola.plots.figure import new_figure, plain
+from sola.records import Record, evaluations
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVES = "curves.png"
+COLUMNS = 4
+UNTOUCHED = "untouched features (epoch 0)"
+FEW_POINTS = 30  # which get a mark each
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One number of the records, over the epochs.
+
+    kind: of the records that hold it; for evaluations a line shows the untouched features' value.
+    levels: text and field of horizontal lines. spread: field with the half width of a band.
+    """
+
+    title: str
+    field: str
+    kind: str = "epoch"
+    levels: tuple[tuple[str, str], ...] = ()
+    spread: str | None = None
+
+    def points(self, records: Sequence[Record]) -> list[Record]:
+        """The records that hold the number."""
+        return [r for r in records if r["record"] == self.kind and self.field in r]
+
+
+LANDMARKS = (
+    ("plateau, best constant", "loss_plateau"),
+    ("floor, the target's entropy", "loss_floor"),
+)
+PANELS = (
+    Panel("loss", "loss", levels=LANDMARKS),
+    Panel("probe: accuracy", "accuracy", "evaluation", (("larger class", "majority_share"),)),
+    Panel("probe: balanced accuracy", "balanced_accuracy", "evaluation"),
+    Panel("probe: ROC-AUC", "roc_auc", "evaluation"),
+    Panel("tanh(alpha), weight of the update", "tanh_alpha"),
+    Panel("|update| / |input|", "update_ratio"),
+    Panel("predicted cosines: mean ± deviation", "cosine_mean", spread="cosine_std"),
+    Panel("probe: average precision", "average_precision", "evaluation"),
+)
+
+
+def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
+    """The curves of runs, name -> records as of metrics.jsonl, one colour each."""
+    rows = -(-len(PANELS) // COLUMNS)
+    legend_rows = -(-(len(runs) + 1) // COLUMNS)
+    width, height = 360 * COLUMNS, 290 * rows + 30 + 20 * legend_rows
+    figure = new_figure(width, height)
+    top, bottom = 1 - (70 + 20 * legend_rows) / height, 0.18 / rows
+    figure.subplots_adjust(0.05, bottom, right=0.985, top=top, wspace=0.26, hspace=0.36)
+    figure.suptitle(f"Training of {plain(', '.join(runs), 120)}", fontsize=11, y=1 - 10 / height)
+    for number, panel in enumerate(PANELS, start=1):
+        axes = figure.add_subplot(rows, COLUMNS, number)
+        _draw_panel(axes, panel, list(runs.values()))
+        if number + COLUMNS > len(PANELS):  # the lowest of its column
+            axes.set_xlabel("epoch", fontsize=8)
+    _draw_legend(figure, runs, y=1 - 28 / height)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Sequence[Record]]) -> None:
+    axes.set_title(panel.title, fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    for number, records in enumerate(runs):
+        _draw_curve(axes, panel, panel.points(records), f"C{number}")
+    points = [point for records in runs for point in panel.points(records)]
+    if points:
+        _draw_levels(axes, panel, points)
+        return
+    has_kind = any(record["record"] == panel.kind for records in runs for record in records)
+    is_unprobed = panel.kind == "evaluation" and not has_kind
+    what = "no linear probe was run" if is_unprobed else "not on record yet"
+    axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", fontsize=8)
+
+
+def _draw_curve(axes: Axes, panel: Panel, points: Sequence[Record], colour: str) -> None:
+    """One run's curve, with its band and the line of its untouched features."""
+    if not points:
+        return
+    epochs, values = ([point[name] for point in points] for name in ("epoch", panel.field))
+    is_probed = panel.kind == "evaluation"
+    mark = "." if is_probed or len(points) <= FEW_POINTS else ""
+    axes.plot(epochs, values, color=colour, marker=mark, linewidth=1.2)
+    if is_probed and epochs[0] == 0:
+        axes.axhline(values[0], color=colour, linestyle="--", linewidth=0.9)
+    if panel.spread and all(panel.spread in point for point in points):
+        low = [point[panel.field] - point[panel.spread] for point in points]
+        high = [point[panel.field] + point[panel.spread] for point in points]
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _draw_levels(axes: Axes, panel: Panel, points: Sequence[Record]) -> None:
+    """A panel's levels; one far below the curves as an arrow, so that these are seen."""
+    values = [point[panel.field] for point in points]
+    lowest, span = min(values), max(values) - min(values)
+    style = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "0.3"}
+    for text, field in panel.levels:
+        levels = sorted({point[field] for point in points if field in point})
+        for level in levels:
+            axes.axhline(level, color="0.4", linestyle=":", linewidth=1)
+        is_far = panel.kind == "evaluation" and span > 0
+        if levels and is_far and lowest - levels[-1] > 2 * span:
+            axes.set_ylim(lowest - 0.2 * span, max(values) + 0.1 * span)
+            text = f"{text}: {levels[-1]:.3f} ↓"
+            axes.text(0.99, 0.02, text, transform=axes.transAxes, **style)
+            continue
+        for level in levels:
+            axes.text(0.99, level, text, transform=axes.get_yaxis_transform(), **style)
+
+
+def _draw_legend(figure: Figure, runs: Mapping[str, Sequence[Record]], y: float) -> None:
+    """The runs' colours, where there are several, and the line of the untouched features."""
+    from matplotlib.lines import Line2D
+
+    entries = [(plain(name), f"C{number}", "-") for number, name in enumerate(runs)]
+    entries = entries if len(runs) > 1 else []
+    if any(record["epoch"] == 0 for records in runs.values() for record in evaluations(records)):
+        entries.append((UNTOUCHED, "black", "--"))
+    figure.legend(
+        [
+            Line2D([], [], color=colour, linestyle=style, linewidth=1.2)
+            for _, colour, style in entries
+        ],
+        [text for text, *_ in entries],
+        loc="upper center",
+        bbox_to_anchor=(0.5, y),
+        ncols=COLUMNS,
+        fontsize=8,
+        frameon=False,
+    )
