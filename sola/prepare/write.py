@@ -1,146 +1,197 @@
-"""What a training reads beside features, and links to these; nothing where one is in the way."""
+"""What is written: a YAML and its data folder, or what the data_root of a YAML lacks."""
 
 import os
 import pickle
-from collections.abc import Iterable
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sola.data.annotations import block_list
-from sola.data.features import BadFileError, open_array
-from sola.data.videos import SPLITS, draw_subset, feature_folders, index_file, label_folder
-from sola.export.heads import BLOCK_LIST
-from sola.prepare.report import DataSet
-from sola.system.cli import SolaError, progress
-from sola.system.files import write_atomically, write_npy
+from sola.data.annotations import BLOCK_LIST, block_list
+from sola.data.features import FeatureFile, open_array
+from sola.data.index_files import feature_folders, index_file, read_subset_list
+from sola.data.labels import label_folder
+from sola.data.videos import SPLITS, draw_subset, video_paths
+from sola.errors import BadFileError, DataError, SolaError, shown
+from sola.prepare.dataset import DataSet, data_folder
+from sola.system.cli import progress
+from sola.system.files import only_user_of, read_bytes, set_aside, write_atomically, write_npy
 
 DRAWN = 6
 PICKLE_PROTOCOL = 4  # which the original's Python reads
+ABOUT = "# Made by python -m sola.prepare. yamls/hacs_canonical.yaml explains every key.\n"
+
+Content = bytes | np.ndarray | str  # str: it is a link, to this real path
 
 
-def index_and_label_files(data: DataSet) -> dict[Path, bytes | np.ndarray]:
-    """Path -> content of index pickles, labels and the list of annotated videos without features.
+def index_and_label_files(data: DataSet) -> dict[Path, Content]:
+    """Index pickles, labels and the list of annotated videos without features.
 
     Labels, and a probe of labelled videos only, when there are any of both splits.
     """
-    config, contents = data.config, {}
-    has_labels = all(data.annotated.values())
+    config, files = data.config, {}
     for split in SPLITS:
         durations = {f"{video}.npy": file.length for video, file in data.videos[split].items()}
-        probed = list(data.labels[split] if has_labels else data.videos[split])
+        probed = list(data.labels[split] if data.has_labels else data.videos[split])
         subset = draw_subset(split, probed, config.seed)
         for kind, content in (("duration", durations), ("subset_list", subset)):
             path = index_file(config.data_root, split, kind)
-            contents[path] = pickle.dumps(content, protocol=PICKLE_PROTOCOL)
-        if has_labels:
+            files[path] = pickle.dumps(content, protocol=PICKLE_PROTOCOL)
+        if data.has_labels:
             folder = label_folder(config.label_base, split)
-            contents |= {folder / f"{v}.npy": labels for v, labels in data.labels[split].items()}
+            labels = data.labels[split].items()
+            files |= {folder / f"{video}.npy": y.astype(np.int64) for video, y in labels}
     missing = feature_folders(config.data_root)[0] / BLOCK_LIST
     if data.annotations and (data.without_files or missing.exists()):
-        contents[missing] = block_list(data.without_files)
-    return contents
+        files[missing] = block_list(data.without_files)
+    return files
 
 
-def links_to_features(data: DataSet, sources: dict[str, list[Path]]) -> dict[Path, Path]:
-    """Link in the data_root -> feature file. sources: the folders of each split's features."""
-    roots = feature_folders(data.config.data_root)
+def _links(folders: Sequence[Path], videos: dict[str, FeatureFile]) -> dict[Path, Content]:
+    """Links to the videos' files: to the first one of each in the first folder, and so on."""
     return {
-        root / split / f"{video}.npy": folder / f"{video}.npy"
-        for split in SPLITS
-        for root, folder in zip(roots, sources[split], strict=True)
-        for video in data.videos[split]
+        folder / f"{video}.npy": os.path.realpath(part.path)
+        for video, file in videos.items()
+        for folder, part in zip(folders, file.files, strict=True)
     }
 
 
-def links_to_draw(data: DataSet) -> dict[Path, Path]:
-    """Link in visualizing_dir -> one of DRAWN validation videos that are spread over the lengths.
+def links_to_draw(data: DataSet) -> dict[Path, Content]:
+    """Links in visualizing_dir to DRAWN validation videos that are spread over the lengths.
 
     None where visualizing_dir has another number of folders than data_root.
     """
     videos = sorted(data.videos["validation"].items(), key=lambda item: item[1].length)
-    places = np.unique(np.linspace(0, len(videos) - 1, min(DRAWN, len(videos))).round().astype(int))
-    roots = feature_folders(data.config.data_root)
-    homes = feature_folders(data.config.visualizing_dir)
-    if len(homes) != len(roots):
+    places = np.linspace(0, len(videos) - 1, min(DRAWN, len(videos))).round().astype(int)
+    folders = feature_folders(data.config.visualizing_dir)
+    if len(folders) != len(feature_folders(data.config.data_root)):
         return {}  # the first validation videos are drawn then
-    return {
-        home / f"{videos[place][0]}.npy": root / "validation" / f"{videos[place][0]}.npy"
-        for place in places
-        for home, root in zip(homes, roots, strict=True)
-    }
+    return _links(folders, dict(videos[place] for place in places))
 
 
-def write_all(
-    contents: dict[Path, bytes | np.ndarray],
-    links: dict[Path, Path],
-    *,
-    home: Path | None,
-    overwrite: bool,
-) -> None:
-    """Write files and relative links; nothing when any of them is there with another content.
+def write_new(data: DataSet, yaml_path: str, *, overwrite: bool) -> None:
+    """Write a YAML and its data folder, unless they are there with the same content.
 
-    home: a folder of this program's own, in which folders of links hold no others. links: link ->
-    what it leads to.
+    The folder is filled beside and appears whole. Others that are there are refused; overwrite
+    renames them to a dated name first.
     """
-    files = {path: content for path, content in contents.items() if not _holds(path, content)}
-    new_links = {link: target for link, target in links.items() if not _leads_to(link, target)}
-    stale = [] if home is None else _other_links(links)
-    for path in [*files, *new_links, *stale]:
-        _check_place(path, home, is_link=path in links, overwrite=overwrite or path in stale)
-    if stale and not overwrite:
-        raise SolaError(f"{stale[0]}: leads to what is no longer wanted; --overwrite removes it")
-    for folder in dict.fromkeys(path.parent for path in reversed([*new_links, *files])):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SolaError(f"{folder}: cannot be made: {error.strerror}") from error
-    for link in stale:
-        link.unlink()
-    for link, target in progress(new_links.items(), desc="links", unit="file"):
-        try:
-            link.unlink(missing_ok=True)
-            link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
-        except OSError as error:
-            raise SolaError(f"{link}: cannot be made: {error.strerror}") from error
-    for path, content in progress(files.items(), desc="files", unit="file"):
-        write = write_atomically if isinstance(content, bytes) else write_npy
-        write(path, content)
-    removed = f", {len(stale)} links removed" if stale else ""
-    print(f"{len(files)} files and {len(new_links)} links written{removed}, the others were there")
+    folder, yaml_file = data_folder(yaml_path), Path(yaml_path)
+    contents = index_and_label_files(data) | links_to_draw(data)
+    for split in SPLITS:
+        roots = feature_folders(data.config.data_root)
+        contents |= _links([root / split for root in roots], data.videos[split])
+    _check_features_lie_outside(folder, contents)
+    text = (ABOUT + data.config.to_yaml()).encode()
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    with only_user_of(folder):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        other_yaml = None if _holds(yaml_file, text) else f"{yaml_file}: has other content"
+        other_folder = _difference(folder, contents)
+        for path, other in ((yaml_file, other_yaml), (folder, other_folder)):
+            if other and os.path.lexists(path) and not overwrite:
+                raise SolaError(f"{other}; --overwrite makes {path} anew and keeps the old one")
+        if other_folder:
+            try:
+                _write({unfinished / path.relative_to(folder): contents[path] for path in contents})
+                set_aside(folder)
+                os.rename(unfinished, folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        if other_yaml:
+            set_aside(yaml_file)
+            write_atomically(yaml_file, text)
+    written = f"{len(contents)} files and links written"
+    print(f"{folder}: {written if other_folder else 'is there already, with the same content'}")
 
 
-def _holds(path: Path, content: bytes | np.ndarray) -> bool:
-    """Whether the file is there with this content, an array's in any dtype."""
+def complete(data: DataSet, *, overwrite: bool) -> None:
+    """Write what the data_root, label_base and visualizing_dir of a YAML lack.
+
+    Index files that are there stay: durations unless overwrite, subset lists in any case. Other
+    files of another content are refused unless overwrite.
+    """
+    config, contents = data.config, index_and_label_files(data)
+    for split in SPLITS:
+        for kind in ("duration", "subset_list"):
+            path = index_file(config.data_root, split, kind)
+            if path.exists() and not (overwrite and kind == "duration"):
+                del contents[path]
+                print(f"{path}: stays as it is")
+    if data.has_labels:
+        _check_subsets(data)
+    to_draw = [folder for folder in feature_folders(config.visualizing_dir) if folder.is_dir()]
+    if not video_paths(to_draw):
+        contents |= links_to_draw(data)
+    place = index_file(config.data_root, "training", "duration")
+    with only_user_of(config.label_base if data.has_labels else place):
+        new = {path: content for path, content in contents.items() if not _holds(path, content)}
+        for path in new:
+            if path.is_dir():
+                raise SolaError(f"{path}: is a folder where a file is to be written; move it away")
+            if os.path.lexists(path) and not overwrite:
+                raise SolaError(f"{path}: has other content; --overwrite replaces it")
+        _write(new)
+    print(f"{len(new)} files and links written, {len(contents) - len(new)} were there")
+
+
+def _check_subsets(data: DataSet) -> None:
+    """Raise DataError when a subset list, which stays, names a video that gets no labels."""
+    for split in SPLITS:
+        path = index_file(data.config.data_root, split, "subset_list")
+        listed = read_subset_list(path) or []
+        without = [video for video in listed if video not in data.labels[split]]
+        if without and data.config.on_bad_file != "skip":
+            raise DataError(
+                f"{path}: {len(without)} of its {len(listed)} videos have no features or are not "
+                f"annotated, first {shown(without[0])}; move it away to have one made"
+            )
+
+
+def _check_features_lie_outside(folder: Path, contents: dict[Path, Content]) -> None:
+    """Raise SolaError for features in the folder that is to be made: they would be set aside."""
+    inside = os.path.realpath(folder) + os.sep
+    for content in contents.values():
+        if isinstance(content, str) and content.startswith(inside):
+            raise SolaError(
+                f"{content}: lies in {folder}, which is made anew; move the features out of it, or "
+                "give the YAML another name"
+            )
+
+
+def _difference(folder: Path, contents: dict[Path, Content]) -> str | None:
+    """The first thing that is not in a folder as it would be written; None when all is."""
+    there = {path for path in folder.rglob("[!.]*") if path.is_symlink() or not path.is_dir()}
+    if there - contents.keys():
+        return f"{min(there - contents.keys())}: would not be written now"
+    other = (path for path, content in contents.items() if not _holds(path, content))
+    return next((f"{path}: is missing or has other content" for path in other), None)
+
+
+def _holds(path: Path, content: Content) -> bool:
+    """Whether a file is there with this content, an array's in any dtype, or such a link."""
+    if isinstance(content, str):
+        return os.path.realpath(path) == content
     if not path.is_file():
         return False
     if isinstance(content, bytes):
-        return path.read_bytes() == content
+        return read_bytes(path) == content
     try:
         return np.array_equal(open_array(path).read(), content)
     except BadFileError:
         return False
 
 
-def _leads_to(link: Path, target: Path) -> bool:
-    return link.exists() and link.resolve() == target.resolve()
-
-
-def _other_links(links: Iterable[Path]) -> list[Path]:
-    """Links in the folders of these, but for these."""
-    folders = {link.parent for link in links}
-    there = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    return sorted(path for path in there if path.is_symlink() and path not in links)
-
-
-def _check_place(path: Path, home: Path | None, *, is_link: bool, overwrite: bool) -> None:
-    """Raise SolaError when what lies at a path, or a link above it, must not be written over."""
-    if path.is_dir() and not path.is_symlink():
-        raise SolaError(f"{path}: is a folder where a file is to be written; move it away")
-    if (path.exists() or path.is_symlink()) and not overwrite:
-        raise SolaError(f"{path}: is there with another content; --overwrite replaces it")
-    if is_link and path.exists() and not path.is_symlink():
-        raise SolaError(f"{path}: is a file where a link is to be made; move it away")
-    for folder in path.parents:
-        if home in folder.parents and folder.is_symlink():
-            raise SolaError(f"{folder}: is a link, and what it leads to is not this program's")
+def _write(contents: dict[Path, Content]) -> None:
+    """Write files, and links as relative ones, with their folders."""
+    for path, content in progress(contents.items(), desc="files", unit="file"):
+        if isinstance(content, bytes):
+            write_atomically(path, content, is_synced=False)
+        elif isinstance(content, np.ndarray):
+            write_npy(path, content, is_synced=False)
+        else:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(os.path.relpath(content, os.path.realpath(path.parent)))
+            except OSError as error:
+                raise SolaError(f"{path}: cannot be made: {error.strerror}") from error
