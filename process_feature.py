@@ -2,12 +2,20 @@
 
 import sys
 
+if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
+    from sola.system.signals import leave_on_signals
+
+    leave_on_signals()
+
+import argparse
+
 from sola.config import Config, load_config, override
+from sola.errors import SolaError
 from sola.export.heads import HEADS
-from sola.system.cli import ArgumentParser, SolaError, check_fps, run_script
+from sola.system.cli import ArgumentParser, check_fps, run_script
 
 CANONICAL = "yamls/hacs_canonical.yaml"
-FORM_OPTIONS = {  # option -> its argparse settings; see sola/formats.py
+FORM_OPTIONS = {  # option -> its argparse settings; see sola/export/formats.py
     "format": {"choices": ("npy", "h5", "csv"), "help": "npy unless the head wants another"},
     "layout": {"choices": ("split", "flat"), "help": "a folder a split, or one folder"},
     "prefix": {"help": "before the names of the files, v_ for instance"},
@@ -21,6 +29,34 @@ FORM_OPTIONS = {  # option -> its argparse settings; see sola/formats.py
 
 
 def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    config = read_config(options)
+    of_head = HEADS[options.head].form if options.head else {}
+    given = {option: getattr(options, option) for option in FORM_OPTIONS}
+    given = {option: value for option, value in given.items() if value is not None}
+    if options.resize_mode and not options.resize and "resize" not in of_head:
+        raise SolaError("--resize_mode needs --resize")
+
+    from sola.export.dump import export_features  # after the checks: torch takes seconds
+    from sola.export.formats import Form
+    from sola.export.source import Target
+
+    target = Target(
+        form=Form(**of_head | given),
+        head=options.head,
+        source=options.input,
+        output=options.output,
+        suffix="".join(
+            f"_{part}" for part in [options.head if of_head else "", *given.values()] if part
+        ),
+        annotations=options.annotations,
+        fps=options.fps,
+    )
+    export_features(config, options.load_model, target, overwrite=options.overwrite)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options, checked as far as they can be without reading a file."""
     parser = ArgumentParser(
         "Write the SoLa features of both splits, [T, C] float32 npy files.",
         help=f"the YAML of the training (default: {CANONICAL}; with --input none)",
@@ -30,9 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         required=True,
         help="EPOCH, best (highest probe accuracy), last, 0 (features untouched) or FILE.pt",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="compute complete videos anew, too"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="compute all videos anew")
     parser.add_argument("--for", dest="head", choices=HEADS, help="as this head reads them")
     for option, settings in FORM_OPTIONS.items():
         parser.add_argument(f"--{option}", **settings)
@@ -46,36 +80,17 @@ def main(arguments: list[str] | None = None) -> None:
     check_fps(options.fps)
     if options.annotations and not options.head:
         raise SolaError("--annotations are for a head: give --for")
-    of_head = HEADS[options.head].form if options.head else {}
-    if options.resize_mode and not options.resize and "resize" not in of_head:
-        raise SolaError("--resize_mode needs --resize")
+    return options
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """The YAML's; without one, for features that --input names, nothing but a checkpoint."""
     if options.input and options.yaml_path is None:
         if options.load_model != "0" and not options.load_model.endswith(".pt"):
-            raise SolaError(
-                f"--load_model={options.load_model}: must be 0 or FILE.pt without a --yaml_path"
-            )
-        # nothing but a checkpoint is needed
-        config = override(Config(exp_name="features"), options.settings)
-    else:
-        config = load_config(options.yaml_path or CANONICAL, options.settings)
-
-    from sola.export.dump import Target, export_features  # after the checks: torch takes seconds
-    from sola.export.formats import Form
-
-    given = {option: getattr(options, option) for option in FORM_OPTIONS}
-    given = {option: value for option, value in given.items() if value is not None}
-    target = Target(
-        form=Form(**of_head | given),
-        head=options.head,
-        source=options.input,
-        output=options.output,
-        suffix="".join(
-            f"_{part}" for part in [options.head if of_head else "", *given.values()] if part
-        ),
-        annotations=options.annotations,
-        fps=options.fps,
-    )
-    export_features(config, options.load_model, target, overwrite=options.overwrite)
+            what = "must be 0 or FILE.pt without a --yaml_path"
+            raise SolaError(f"--load_model={options.load_model}: {what}")
+        return override(Config(exp_name="features"), options.settings)
+    return load_config(options.yaml_path or CANONICAL, options.settings)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
 """Features on disk: complete or not there, and never of two checkpoints."""
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import FEATURE_DIM, replace
+from helpers import FEATURE_DIM, REPOSITORY, contents, replace
 
-from sola.data.features import DataError
-from sola.export import dump as export
-from sola.export import formats
+from sola.errors import CheckpointError, DataError, SolaError
+from sola.export import dump, source
 from sola.export.dump import export_features
-from sola.method.module import SoLaModule, load_module
-from sola.method.weights import CheckpointError, file_sha256
-from sola.records import NUMBERS, append_record
-from sola.system.cli import SolaError
-
-SCORES = NUMBERS["evaluation"]
+from sola.export.source import Target
+from sola.method.module import SoLaModule, encode_video
+from sola.method.weights import file_sha256, load_module
+from sola.records import NEEDED, append_record
 
 
 @pytest.fixture
@@ -34,298 +35,445 @@ def trained(config):
     return config
 
 
-def files_of(folder):
+@pytest.fixture
+def five_videos(trained):
+    """The same with fewer videos, for what is repeated many times."""
+    for path in Path("HACS_DATA").glob("*/*.npy"):
+        if path.stem not in ("t3", "t5", "t6", "v0", "v5"):
+            path.unlink()
+    return trained
+
+
+def features_of(folder):
+    return {path.relative_to(folder): np.load(path) for path in sorted(folder.glob("*/[!.]*.npy"))}
+
+
+def times_of(folder):
     return {path: path.stat().st_mtime_ns for path in sorted(folder.glob("*/*.npy"))}
 
 
-def test_features_of_every_video_keep_their_length(workplace, trained):
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def assert_complete(folder, checkpoint, data_root="HACS_DATA", dilations=(1, 1)):
+    """What the checkpoint makes of all videos, each by itself, and nothing else."""
+    module = load_module(checkpoint, dilations)
+    inputs, outputs = features_of(Path(data_root)), features_of(folder)
+    assert outputs.keys() == inputs.keys()
+    for video, x in inputs.items():
+        assert outputs[video].dtype == np.float32
+        np.testing.assert_array_equal(outputs[video], encode_video(module, x))
+    assert manifest_of(folder)["finished"] is True
+    assert manifest_of(folder)["sha256"] == file_sha256(checkpoint)
+
+
+def test_features_of_every_video_keep_their_length(trained):
     folder = export_features(trained, "4")
     assert str(folder) == "transformed_features/tiny_4"
-    module = load_module(trained.model_file(4))
-    sources = sorted((workplace / "HACS_DATA").glob("*/*.npy"))
-    assert len(files_of(folder)) == len(sources) == 21
-    for source in sources:
-        x = np.load(source)
-        y = np.load(folder / source.parent.name / source.name)
-        assert y.dtype == np.float32
-        assert y.shape == x.shape
-        with torch.no_grad():
-            expected = module(torch.from_numpy(x)[None])[0]
-        np.testing.assert_allclose(y, expected, atol=1e-6)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["finished"]
-    assert manifest["sha256"] == file_sha256(trained.model_file(4))
-    assert manifest["features"]["validation"] == {
-        f"v{i}": len(np.load(workplace / f"HACS_DATA/validation/v{i}.npy")) for i in range(8)
-    }
-    assert manifest["features"]["validation"]["v0"] == 1
+    assert_complete(folder, trained.model_file(4))
+    assert len(times_of(folder)) == 21
+    assert np.load(folder / "validation/v0.npy").shape == (1, FEATURE_DIM)
+    x = np.load("HACS_DATA/training/t5.npy")
+    assert np.abs(np.load(folder / "training/t5.npy") - x).max() > 0.01
+    manifest = manifest_of(folder)
+    assert manifest.pop("settings") == trained.to_yaml()
+    assert manifest == {
+        "checkpoint": "models/tiny/tiny_4.pt",
+        "sha256": file_sha256(trained.model_file(4)),
+        "dilations": [1, 1],
+        "data_root": "HACS_DATA",
+        "splits": ["training", "validation"],
+        "beside": [],
+        "skipped": {},
+        "form": {
+            "format": "npy", "layout": "split", "prefix": "", "resize": None,
+            "resize_mode": "linear", "dtype": "float32",
+        },
+        "finished": True,
+    }  # fmt: skip
 
 
-def test_epoch_0_is_the_input_untouched(workplace, trained):
+def test_epoch_0_is_the_input_untouched(trained):
+    shutil.copy("HACS_DATA/training/t5.npy", "HACS_DATA/validation/t6.npy")  # a name of both splits
     folder = export_features(trained, "0")
     assert folder.name == "tiny_0"
-    for source in (workplace / "HACS_DATA").glob("*/*.npy"):
-        copied = np.load(folder / source.parent.name / source.name)
-        np.testing.assert_array_equal(copied, np.load(source))
+    for video, x in features_of(Path("HACS_DATA")).items():
+        np.testing.assert_array_equal(np.load(folder / video), x)
 
 
-def test_best_last_and_a_file(workplace, trained):
-    with pytest.raises(CheckpointError, match=r"best: no linear probe .* use last"):
+def score(config, epoch, accuracy, **more):
+    record = {"record": "evaluation"} | dict.fromkeys(NEEDED["evaluation"], accuracy)
+    append_record(config.metrics_file, record | {"epoch": epoch} | more)
+
+
+def test_best_last_and_a_file(trained):
+    with pytest.raises(CheckpointError, match=r"best: no linear probe .* use last \(saved .*2, 4"):
         export_features(trained, "best")
-    for epoch, accuracy in ((0, 0.9), (1, 0.8), (2, 0.6), (4, 0.6)):  # epoch 1 was not saved
-        record = {"record": "evaluation", "epoch": epoch} | dict.fromkeys(SCORES, accuracy)
-        append_record(trained.metrics_file, record)
-    assert export_features(trained, "best").name == "tiny_2"  # the earliest on a tie
-    assert export_features(trained, "last").name == "tiny_4"
-    torch.save(torch.load(trained.model_file(2)), workplace / "mine.pt")
+    for epoch, accuracy in ((0, 0.5), (1, 0.8), (2, 0.6), (4, 0.6)):  # epoch 1 was not saved
+        score(trained, epoch, accuracy)
+    assert_complete(export_features(trained, "best"), trained.model_file(2))  # earliest on a tie
+    assert_complete(export_features(trained, "last"), trained.model_file(4))
+    shutil.copy(trained.model_file(2), "mine.pt")
     folder = export_features(trained, "mine.pt")
     assert folder.name == "mine"
-    a, b = (
-        np.load(workplace / f"transformed_features/{n}/training/t5.npy") for n in ("mine", "tiny_2")
-    )
-    np.testing.assert_array_equal(a, b)
+    assert_complete(folder, "mine.pt")
 
 
-def test_best_says_when_the_untouched_features_were_better(trained, capsys):
-    for epoch, accuracy in ((0, 0.9), (2, 0.6)):
-        record = {"record": "evaluation", "epoch": epoch} | dict.fromkeys(SCORES, accuracy)
-        append_record(trained.metrics_file, record)
-    export_features(trained, "best")
-    assert "not above the untouched features" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("untouched", "said"), [(0.5, False), (0.6, True), (0.9, True), (None, False)]
+)
+def test_best_says_when_the_untouched_features_were_as_good(trained, capsys, untouched, said):
+    if untouched is not None:
+        score(trained, 0, untouched)
+    score(trained, 2, 0.6)
+    assert export_features(trained, "best").name == "tiny_2"
+    assert ("epoch 2, the best one, is not above" in capsys.readouterr().out) == said
+
+
+def test_best_is_the_best_of_what_can_be_compared(trained, capsys):
+    """The probe was another one at first, and its last words count where it has had any."""
+    score(trained, 0, 0.9, protocol="sgd", snippets=100)
+    score(trained, 2, 0.8, protocol="sgd", snippets=100)
+    score(trained, 4, 0.6, protocol="logistic_regression", snippets=50)
+    assert export_features(trained, "best").name == "tiny_4"
+    assert "untouched" not in capsys.readouterr().out  # never scored in this way
+    sgd = replace(trained, eval_protocol="sgd")
+    assert export_features(sgd, "best").name == "tiny_2"
+    assert "not above the untouched" in capsys.readouterr().out
+    score(trained, 4, 0.7, protocol="sgd", snippets=70)
+    assert export_features(sgd, "best").name == "tiny_4"  # the others on other snippets
 
 
 @pytest.mark.parametrize("load_model", ["3", "x", "", "-1", "absent.pt", "9" * 5000])
 def test_checkpoints_that_are_not_there(trained, load_model):
-    with pytest.raises(CheckpointError, match=r"saved epochs in .*2, 4|absent"):
+    with pytest.raises(CheckpointError, match=r"saved epochs in .*2, 4$|absent"):
+        export_features(trained, load_model)
+    shutil.rmtree(trained.run_folder)
+    with pytest.raises(CheckpointError, match=r"no checkpoint in models/tiny$|absent"):
         export_features(trained, load_model)
 
 
-def test_dilations_come_from_the_yaml_beside_the_checkpoint(trained):
+def test_dilations_come_from_the_yaml_beside_the_checkpoint_and_are_never_mixed(trained):
     beside = replace(trained, dilation1=3)
     (trained.run_folder / "config.yaml").write_text(beside.to_yaml())
-    folder = export_features(trained, "2")
-    x = np.load("HACS_DATA/training/t5.npy")
-    module = load_module(trained.model_file(2), dilations=(3, 1))
-    with torch.no_grad():
-        expected = module(torch.from_numpy(x)[None])[0]
-    np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
-
-
-def test_features_of_two_dilations_are_never_mixed(workplace, trained):
-    torch.save(torch.load(trained.model_file(2)), "mine.pt")  # no config.yaml beside it
-    export_features(trained, "mine.pt")
-    folder = export_features(replace(trained, dilation1=3), "mine.pt")
-    module = load_module("mine.pt", dilations=(3, 1))
-    with torch.no_grad():
-        expected = module(torch.from_numpy(np.load("HACS_DATA/training/t5.npy"))[None])[0]
-    np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
+    assert_complete(export_features(trained, "2"), trained.model_file(2), dilations=(3, 1))
+    shutil.copy(trained.model_file(2), "mine.pt")  # no config.yaml beside it
+    assert_complete(export_features(trained, "mine.pt"), "mine.pt")
+    assert_complete(export_features(beside, "mine.pt"), "mine.pt", dilations=(3, 1))
 
 
 def test_complete_videos_are_not_computed_again(trained):
     folder = export_features(trained, "2")
-    before = files_of(folder)
-    paths = list(before)
-    paths[3].unlink()
-    paths[4].write_bytes(paths[4].read_bytes()[:-4])
-    np.save(paths[5], np.zeros((2, FEATURE_DIM), np.float32))
+    before = times_of(folder)
+    gone, cut, other, empty, *rest = before
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-4])
+    np.save(other, np.zeros((2, FEATURE_DIM), np.float32))
+    empty.write_bytes(b"")
+    (folder / "training/.t9.npy.12345678.tmp").write_bytes(b"half")
+    (folder / ".manifest.json.12345678.tmp").write_bytes(b"half")
     export_features(trained, "2")
-    after = files_of(folder)
-    changed = {path for path in before if before[path] != after[path]}
-    assert changed == set(paths[3:6])
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["features"]["training"]["t5"]  # as if written after the manifest was
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    export_features(trained, "2")
-    assert {path.stem for path in after if files_of(folder)[path] != after[path]} == {"t5"}
+    assert_complete(folder, trained.model_file(2))
+    assert not list(folder.rglob(".*"))
+    assert [path for path in rest if times_of(folder)[path] != before[path]] == []
+    kept = [folder / name for name in ("training/notes.txt", "training/.hidden.npy", "x.npy")]
+    for path in (*kept, folder / "training/gone.npy"):
+        path.write_bytes(b"features of a video that was there")
     export_features(trained, "2", overwrite=True)
-    assert all(files_of(folder)[path] != before[path] for path in before)
+    assert_complete(folder, trained.model_file(2))  # gone.npy is
+    assert all(times_of(folder)[path] != before[path] for path in rest)
+    assert all(path.exists() for path in kept)
 
 
-def test_features_of_two_checkpoints_are_never_mixed(trained, capsys):
+def test_features_of_two_checkpoints_or_inputs_are_never_mixed(trained, capsys):
     folder = export_features(trained, "2")
-    foreign = folder / "training" / "foreign.npy"
-    foreign.write_bytes(b"of the user")
-    torch.save(torch.load(trained.model_file(4)), trained.model_file(2))
-    with pytest.raises(SolaError, match=r"foreign\.npy: of unknown origin; move it away"):
-        export_features(trained, "2")
-    assert foreign.read_bytes() == b"of the user"
-    foreign.unlink()
+    (folder / "training/t5.npy").unlink()
+    (folder / "training/t5.npy").symlink_to(Path("HACS_DATA/training/t5.npy").absolute())
+    shutil.copy(trained.model_file(4), trained.model_file(2))
     export_features(trained, "2")
-    assert "features of another sha256" in capsys.readouterr().out
-    x = torch.from_numpy(np.load("HACS_DATA/training/t5.npy"))[None]
-    with torch.no_grad():
-        expected = load_module(trained.model_file(4))(x)[0]
-    np.testing.assert_allclose(np.load(folder / "training/t5.npy"), expected, atol=1e-6)
+    assert "tiny_2: features of another sha256 removed" in capsys.readouterr().out
+    assert_complete(folder, trained.model_file(4))
+    assert Path("HACS_DATA/training/t5.npy").exists()
+    for video, x in features_of(Path("HACS_DATA")).items():
+        Path("flow", video.parent).mkdir(exist_ok=True, parents=True)
+        np.save(Path("flow", video), -x)
+    export_features(replace(trained, data_root="flow"), "2")
+    assert "tiny_2: features of another data_root removed" in capsys.readouterr().out
+    assert_complete(folder, trained.model_file(4), data_root="flow")
 
 
-def test_features_of_two_inputs_are_never_mixed(workplace, trained):
-    export_features(trained, "0")
-    (workplace / "flow").mkdir()
-    for source in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
-        (workplace / "flow" / source.parent.name).mkdir(exist_ok=True)
-        np.save(workplace / "flow" / source.parent.name / source.name, -np.load(source))
-    folder = export_features(replace(trained, data_root="flow"), "0")
-    for output in files_of(folder):
-        source = workplace / "HACS_DATA" / output.parent.name / output.name
-        np.testing.assert_array_equal(np.load(output), -np.load(source))
-
-
-def test_an_output_named_by_the_user_is_not_emptied_unasked(workplace, trained, capsys):
-    target = export.Target(output="mine")
-    export_features(trained, "2", target)
-    before = {path: path.read_bytes() for path in files_of(workplace / "mine")}
+def test_an_output_named_by_the_user_is_not_emptied_unasked(trained, capsys):
+    mine = Path("mine")
+    export_features(trained, "2", Target(output="mine"))
+    before = contents(mine)
     with pytest.raises(SolaError, match="mine: holds features of another sha256; --overwrite"):
-        export_features(trained, "4", target)
-    assert {path: path.read_bytes() for path in files_of(workplace / "mine")} == before
-    export_features(trained, "4", target, overwrite=True)
-    assert "features of another sha256 removed" in capsys.readouterr().out
-    assert len(files_of(workplace / "mine")) == 21
-    (workplace / "mine/.x.tmp").write_text("of the user")
-    (workplace / "one/training").mkdir(parents=True)
+        export_features(trained, "4", Target(output="mine"))
+    assert contents(mine) == before
+    export_features(trained, "4", Target(output="mine"), overwrite=True)
+    assert "mine: features of another sha256 removed" in capsys.readouterr().out
+    assert_complete(mine, trained.model_file(4))
+    (mine / ".x.tmp").write_text("of the user")
+    Path("one/training").mkdir(parents=True)
     shutil.copy("HACS_DATA/training/t5.npy", "one/training/t5.npy")
-    export_features(trained, "4", export.Target(output="mine", source="one"), overwrite=True)
-    assert [path.name for path in files_of(workplace / "mine")] == ["t5.npy"]  # of both splits
-    assert (workplace / "mine/.x.tmp").read_text() == "of the user"
+    export_features(trained, "4", Target(output="mine", source="one"), overwrite=True)
+    assert_complete(mine, trained.model_file(4), data_root="one")  # of both splits nothing else
+    assert manifest_of(mine)["splits"] == ["training"]
+    assert (mine / ".x.tmp").read_text() == "of the user"
 
 
 def test_the_same_input_may_be_written_otherwise(workplace, trained, capsys):
     folder = export_features(trained, "2")
-    before = files_of(folder)
-    for data_root in ("HACS_DATA/", "./HACS_DATA", str(workplace / "HACS_DATA")):
+    before = times_of(folder)
+    Path("link").symlink_to("HACS_DATA")
+    for data_root in ("HACS_DATA/", "./HACS_DATA", str(workplace / "HACS_DATA"), "link"):
         export_features(replace(trained, data_root=data_root), "2")
         assert "0 of 21 videos to encode" in capsys.readouterr().out
-    assert files_of(folder) == before
+    assert times_of(folder) == before
 
 
-def test_no_checkpoint_at_all(config):
-    for load_model in ("best", "last", "150"):
-        with pytest.raises(CheckpointError, match="no checkpoint in models/tiny"):
-            export_features(config, load_model)
-
-
-def test_features_of_unknown_origin_are_left_alone(workplace, trained):
-    foreign = workplace / "transformed_features/tiny_2/training/t0.npy"
+def test_features_of_unknown_origin_are_left_alone(trained):
+    foreign = Path("transformed_features/tiny_2/training/t0.npy")
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(b"mine")
-    with pytest.raises(SolaError, match="unknown origin"):
+    with pytest.raises(SolaError, match=r"training/t0\.npy: features of unknown origin, no mani"):
         export_features(trained, "2", overwrite=True)
-    assert foreign.read_bytes() == b"mine"
+    assert list(contents(Path("transformed_features")).values()) == [b"mine"]
+    # nor are those of a split that the manifest does not name
+    export_features(trained, "2", Target(source="HACS_DATA/training", output="mine"))
+    shutil.move(foreign.parent, "mine/validation")
+    with pytest.raises(SolaError, match=r"mine/validation/t0\.npy: features of unknown origin"):
+        export_features(trained, "2", Target(output="mine"), overwrite=True)
+    assert Path("mine/validation/t0.npy").read_bytes() == b"mine"
+    assert Path("mine/t5.npy").exists()
 
 
-def test_a_damaged_manifest_is_refused(trained):
-    folder = export_features(trained, "2")
-    good = json.loads((folder / "manifest.json").read_text())
-    beside = json.dumps(good | {"beside": [["precious"]]})
-    path_like = json.dumps(good | {"features": {"training": {"../../precious": 3}}})
-    for content in ("", "[]", "{", '{"sha256": 3, "features": {}}', "[" * 10000, path_like, beside):
-        (folder / "manifest.json").write_text(content)
-        with pytest.raises(SolaError, match=r"manifest\.json: damaged"):
-            export_features(trained, "2")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "", "[]", "{", "[" * 10000, "\0", '{"sha256": 3}', b"\xff",
+        {"splits": ["../../precious"]}, {"splits": [".."]}, {"splits": 3}, {"splits": ["a\0"]},
+        {"features": {"../precious": {}}, "splits": None}, {"beside": [["precious"]]},
+        {"beside": ["\ud800"]}, {"data_root": "\0"}, {"data_root": "\ud800"}, {"data_root": []},
+        {"form": 3},
+    ],
+)  # fmt: skip
+def test_a_damaged_manifest_is_refused(five_videos, change):
+    folder = export_features(five_videos, "2")
+    path = folder / "manifest.json"
+    if isinstance(change, dict):
+        change = json.dumps(manifest_of(folder) | change)
+    path.write_bytes(change if isinstance(change, bytes) else change.encode())
+    before = contents(folder)
+    for overwrite in (False, True):
+        with pytest.raises(SolaError, match=r"^\S+manifest\.json: damaged \(.*\); remove its"):
+            export_features(five_videos, "2", overwrite=overwrite)
+    assert contents(folder) == before
 
 
-def dump_dies_at(monkeypatch, number, config, **options):
-    """Interrupt a dump at its n-th video."""
-    real = formats.write_npy
-    names = sorted(path.name for path in Path(config.data_root, "training").glob("*.npy"))
+def test_a_manifest_of_an_earlier_version_is_read(five_videos, capsys):
+    folder = export_features(five_videos, "2")
+    manifest = manifest_of(folder)
+    earlier = {key: manifest[key] for key in ("checkpoint", "sha256", "dilations", "data_root")}
+    earlier["features"] = {"training": {"t3": 10}, "validation": {}}
+    text = json.dumps(earlier | {"finished": True})
+    (folder / "manifest.json").write_text(text)
+    export_features(five_videos, "2")
+    assert "0 of 5 videos" in capsys.readouterr().out
+    assert manifest_of(folder) == manifest
+    (folder / "manifest.json").write_text(json.dumps(earlier | {"finished": False}))
+    np.save(folder / "training/t5.npy", -np.load(folder / "training/t5.npy"))  # not listed
+    export_features(five_videos, "2")
+    assert_complete(folder, five_videos.model_file(2))
+    (folder / "manifest.json").write_text(text)
+    shutil.copy(five_videos.model_file(4), five_videos.model_file(2))
+    export_features(five_videos, "2")
+    assert_complete(folder, five_videos.model_file(4))
 
-    def dying(path, features):
-        if path.parts[-2:] == ("training", names[number - 1]):
-            raise KeyboardInterrupt
-        real(path, features)
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@contextlib.contextmanager
+def killed_before(monkeypatch, number):
+    """End the process before it makes its n-th change on disk; yields a list of the changes."""
+    changes = []
+
+    def counted(real, name):
+        def change(*arguments, **options):
+            if len(changes) >= number:
+                raise Killed
+            changes.append(name)
+            return real(*arguments, **options)
+
+        return change
 
     with monkeypatch.context() as patch:
-        patch.setattr(formats, "write_npy", dying)
-        with pytest.raises(KeyboardInterrupt):
-            export_features(config, "2", **options)
+        for owner, name in ((os, "replace"), (os, "fsync"), (os, "sync"), (Path, "unlink")):
+            patch.setattr(owner, name, counted(getattr(owner, name), name))
+        with contextlib.suppress(Killed):
+            yield changes
+            changes.append("end")
 
 
-def test_an_interrupted_dump_lists_what_is_complete_and_goes_on(workplace, trained, monkeypatch):
-    dump_dies_at(monkeypatch, 5, trained)
-    folder = workplace / "transformed_features/tiny_2"
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert sum(len(videos) for videos in manifest["features"].values()) == 4
-    assert not manifest["finished"]
-    (folder / "training" / ".t9.npy.tmp").write_bytes(b"half")
-    listed = [folder / split / f"{v}.npy" for split, vs in manifest["features"].items() for v in vs]
-    before = files_of(folder)
-    export_features(trained, "2")
-    assert all(files_of(folder)[path] == before[path] for path in listed)
-    assert len(files_of(folder)) == 21
-    assert not list(folder.glob("*/.*"))
+@pytest.mark.parametrize("case", ["first", "other checkpoint", "overwrite"])
+def test_a_dump_killed_before_any_change_ends_as_if_it_had_not_been(five_videos, monkeypatch, case):
+    """And at no moment does a file lie beside the manifest of another checkpoint."""
+    mine, target = Path("mine"), Target(output="mine")
+    of_checkpoint = {}
+    for load_model in ("2", "4"):
+        export_features(five_videos, load_model, target, overwrite=True)
+        of_checkpoint[manifest_of(mine)["sha256"]] = contents(mine)
+    shutil.move(mine, "before")
+    if case == "overwrite":  # with values that nothing but --overwrite tells from the earlier ones
+        for path, x in features_of(Path("HACS_DATA")).items():
+            Path("HACS_DATA", path).unlink()
+            np.save(Path("HACS_DATA", path), -x)
+    load_model = "4" if case == "overwrite" else "2"
+    export_features(five_videos, load_model, target)
+    whole = contents(mine)
+    changes = []
+    while "end" not in changes:
+        shutil.rmtree(mine)
+        if case != "first":
+            shutil.copytree("before", mine)
+        with killed_before(monkeypatch, len(changes) + 1) as changes:
+            export_features(five_videos, load_model, target, overwrite=case != "first")
+        left = contents(mine)
+        if case != "overwrite" and "end" not in changes and Path("manifest.json") in left:
+            features = {path: left[path] for path in left if path.suffix == ".npy"}
+            assert features.items() <= of_checkpoint[manifest_of(mine)["sha256"]].items()
+        is_begun = "replace" in changes  # then it goes on, and nothing old is left
+        export_features(five_videos, load_model, target, overwrite=not is_begun)
+        assert contents(mine) == whole
+    removals = [] if case == "first" else ["unlink"] * 5
+    manifest, of_lock = ["fsync", "replace", "fsync"], ["unlink", "end"]
+    assert changes == [*removals, *manifest, *["replace"] * 5, "sync", *manifest, *of_lock]
 
 
-def test_an_interrupted_dump_ends_as_an_uninterrupted_one(trained, monkeypatch):
-    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 100)
-    folder = export_features(trained, "2")
-    whole = {path: path.read_bytes() for path in files_of(folder)}
-    shutil.rmtree(folder)
-    dump_dies_at(monkeypatch, 9, trained)
-    export_features(trained, "2")
-    assert {path: path.read_bytes() for path in files_of(folder)} == whole
+def test_ranks_share_the_videos_and_meet_before_the_manifest_says_finished(trained, monkeypatch):
+    def meeting(_):
+        of_rank = [item for item in contents(folder).items() if item[0].suffix == ".npy"]
+        written.extend(of_rank)
+        finished.append(manifest_of(folder)["finished"])
+
+    whole = contents(export_features(trained, "2"))
+    written, finished = [], []
+    monkeypatch.setattr(dump, "rank_count", lambda: 3)
+    monkeypatch.setattr(dump, "from_all_ranks", meeting)
+    for number in range(3):
+        folder = Path(f"rank{number}/tiny_2")
+        monkeypatch.setattr(dump, "rank", lambda number=number: number)
+        export_features(replace(trained, feature_save_path=f"rank{number}"), "2")
+    assert finished == [False] * 3
+    assert len(written) == 21
+    assert dict(written).items() <= whole.items()
 
 
-def test_ranks_share_the_batches_and_leave_none_out(trained, monkeypatch):
-    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 100)
-    monkeypatch.setattr(export, "BATCHES_PER_ROUND", 1)
-    folder = export_features(trained, "2")
-    whole = {path: path.read_bytes() for path in files_of(folder)}
-    shutil.rmtree(folder)
-    written = []
-    monkeypatch.setattr(export, "rank_count", lambda: 2)
-    monkeypatch.setattr(export, "from_all_ranks", lambda videos: written.append(videos) or videos)
-    for number in (1, 0):
-        monkeypatch.setattr(export, "rank", lambda number=number: number)
-        export_features(trained, "2", overwrite=True)
-    assert len(written) > 4
-    names = sorted((video.split, video.name) for videos in written for video in videos)
-    assert names == sorted((path.parent.name, path.stem) for path in whole)
-    assert {path: path.read_bytes() for path in files_of(folder)} == whole
-
-
-def test_an_interrupted_overwrite_goes_on_with_what_it_had_not_reached(
-    workplace, trained, monkeypatch
-):
-    export_features(trained, "2")
-    for source in sorted((workplace / "HACS_DATA").glob("*/*.npy")):
-        values = np.load(source)
-        source.unlink()
-        np.save(source, -values)  # of the same length: only --overwrite tells
-    dump_dies_at(monkeypatch, 5, trained, overwrite=True)
-    folder = export_features(trained, "2")
-    module = load_module(trained.model_file(2))
-    for output in files_of(folder):
-        x = np.load(workplace / "HACS_DATA" / output.parent.name / output.name)
-        with torch.no_grad():
-            expected = module(torch.from_numpy(x)[None])[0]
-        np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
-
-
-def test_what_is_not_finite_is_never_written(workplace, trained):
-    path = workplace / "HACS_DATA/validation/v5.npy"
+def test_what_is_not_finite_is_never_written(trained):
+    path = Path("HACS_DATA/validation/v5.npy")
     features = np.load(path)
     path.unlink()
     features[2, 2] = np.nan
     np.save(path, features)
-    with pytest.raises(DataError, match=r"v5\.npy"):
+    with pytest.raises(DataError, match=r"v5\.npy: holds NaN"):
         export_features(trained, "2")
-    assert not (workplace / "transformed_features/tiny_2/validation/v5.npy").exists()
+    folder = Path("transformed_features/tiny_2")
+    assert not (folder / "validation/v5.npy").exists()
+    assert not manifest_of(folder)["finished"]
     np.save(path, np.nan_to_num(features))
     weights = torch.load(trained.model_file(2))
     torch.save({name: value * 1e15 for name, value in weights.items()}, trained.model_file(2))
     with pytest.raises(DataError, match=r"\.npy: the module's output"):
         export_features(trained, "2")
-    assert not files_of(workplace / "transformed_features/tiny_2")
+    assert not times_of(folder)
 
 
 def test_a_checkpoint_of_another_width_is_refused(trained):
     torch.save(SoLaModule(FEATURE_DIM + 1, 4).state_dict(), trained.model_file(2))
-    with pytest.raises(CheckpointError, match="17 channels"):
+    with pytest.raises(CheckpointError, match="made for 17 channels, not for the 16 of HACS_DATA"):
         export_features(trained, "2")
 
 
-def test_the_input_is_never_the_output(workplace, trained):
-    config = replace(trained, feature_save_path=".")
-    (workplace / "HACS_DATA").rename(workplace / "tiny_2")
-    with pytest.raises(SolaError, match="holds the input"):
-        export_features(replace(config, data_root="tiny_2"), "2")
-    assert len(files_of(workplace / "tiny_2")) == 21
+class Narrowing(torch.nn.Module):
+    """A module whose output is narrower than its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.alpha = torch.nn.Parameter(torch.zeros(1))
+        self.conv_network = torch.nn.Sequential(torch.nn.Conv1d(FEATURE_DIM, 10, 1))
+
+    def forward(self, x):
+        return self.conv_network(x.transpose(1, 2)).transpose(1, 2)
+
+
+def test_the_output_may_be_of_another_width(trained, monkeypatch, capsys):
+    module = Narrowing()
+    monkeypatch.setattr(source, "load_module", lambda *_, **__: module)
+    for pending in (21, 0):
+        folder = export_features(trained, "2", Target(head="tridet"))
+        output = capsys.readouterr().out
+        assert f"{pending} of 21 videos to encode" in output
+        assert "input_dim: 10," in output
+    y = np.load(folder / "training/t5.npy")
+    np.testing.assert_array_equal(y, encode_video(module, np.load("HACS_DATA/training/t5.npy")))
+    one = Target(head="tridet", source="HACS_DATA/training/t5.npy", output="one.npy")
+    export_features(trained, "2", one)
+    assert "input_dim: 10," in capsys.readouterr().out
+    assert np.load("one.npy").shape == y.shape
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("mine", "mine"),
+        ("link", "mine"),
+        ("mine/training", "link/training"),
+        ("mine/training", "mine"),  # whose features would be removed as an earlier dump's
+        ("links", "mine/training"),
+        ("links", "links"),
+    ],
+)
+def test_the_input_is_never_the_output(trained, source, output):
+    export_features(trained, "2", Target(output="mine"))
+    Path("link").symlink_to("mine")
+    Path("links").mkdir()
+    for path in Path("mine/training").iterdir():
+        Path("links", path.name).symlink_to(path.absolute())
+    before = contents(Path("mine"))
+    target = Target(source=source, output=output)
+    with pytest.raises(SolaError, match="holds the input, or leads to it; write to another"):
+        export_features(trained, "4", target, overwrite=True)
+    assert contents(Path("mine")) == before
+
+
+@pytest.mark.parametrize(
+    ("held", "target"),
+    [
+        ("mine", {"output": "link"}),
+        ("link", {"output": "mine"}),
+        ("mine", {"output": "link/../mine/."}),
+        ("one.npy", {"source": "HACS_DATA/training/t5.npy", "output": "link.npy"}),
+    ],
+)
+def test_one_process_at_a_time_writes_there_by_whatever_name(trained, held, target):
+    Path("mine").mkdir()
+    Path("link").symlink_to("mine")
+    Path("link.npy").symlink_to("one.npy")
+    code = (
+        "import sys; from sola.system.files import only_user_of\n"
+        f"with only_user_of({held!r}): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SolaError, match=f": in use by process {holder.pid} on "):
+            export_features(trained, "2", Target(**target))
+        assert not contents(Path("mine"))
+    finally:
+        holder.communicate()
+    assert export_features(trained, "2", Target(**target)).exists()

@@ -1,36 +1,32 @@
-"""SoLa features on disk, for the heads that read them."""
+"""SoLa features on disk, video by video, in the form that a head reads."""
 
-import dataclasses
+import contextlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sola.config import Config
-from sola.data.annotations import Annotation, read_annotations
-from sola.data.features import DataError, FeatureFile, is_finite, open_joined, read_features
-from sola.data.videos import (
-    BadFiles,
-    Split,
-    feature_folders,
-)
-from sola.export.encoder import Encoder, check_width, open_encoder
+from sola.data.features import open_joined, read_features
+from sola.data.index_files import feature_folders
+from sola.errors import SolaError
 from sola.export.formats import Form
 from sola.export.heads import HEADS, Written, write_for_head
-from sola.export.manifest import Manifest, Video, files_beside
+from sola.export.manifest import make_ready, write_manifest
 from sola.export.source import (
+    Encoder,
+    Sources,
     Target,
-    check_no_clash,
-    compare,
-    form_of,
+    Video,
     names_files,
+    open_encoder,
     open_sources,
 )
-from sola.probe.snippets import batches_of_videos, encode_video
-from sola.system.cli import SolaError, progress, resolve_device
-from sola.system.files import FolderLock, clear_temporary
+from sola.system.cli import progress
+from sola.system.device import resolve_device
+from sola.system.files import only_user_of
 from sola.system.prefetch import in_background
 from sola.system.ranks import (
     from_all_ranks,
@@ -41,9 +37,8 @@ from sola.system.ranks import (
     rank_count,
 )
 
-BATCHES_PER_ROUND = 64  # of each rank, before the first one hears of them
-WRITERS = 4
-WRITES_AHEAD = 16
+READERS = WRITERS = 4  # threads
+AHEAD = 8  # videos in memory that are read and not yet encoded, and as many not yet written
 
 
 def export_features(
@@ -52,12 +47,11 @@ def export_features(
     """Write the features of both splits, float32 [T, C] with T as in the input unless told else.
 
     load_model: see find_checkpoint. Without a target they are
-    <feature_save_path>/<name>/<split>/<video>.npy. Videos that the manifest lists as complete are
-    left as they are unless `overwrite`. Under torchrun the ranks share the videos, and the first
-    alone keeps the manifest. Returns the folder.
+    <feature_save_path>/<name>/<split>/<video>.npy. Videos that are complete are left as they are
+    unless `overwrite`. Under torchrun the ranks share the videos, and the first alone keeps the
+    manifest. Returns the folder; the file where the target's source is one.
     """
     target = target or Target()
-    annotations = read_annotations(target.annotations) if target.annotations else {}
     device = resolve_device(config.device)
     join_ranks(device)
     encoder = open_encoder(config, load_model, device)
@@ -65,181 +59,100 @@ def export_features(
         return from_first_rank(lambda: encode_file(encoder, target, overwrite=overwrite))
     folder = Path(target.output or Path(config.feature_save_path) / (encoder.name + target.suffix))
     folder /= HEADS[target.head].folder if target.head else ""
-    lock = FolderLock(folder)
-    from_first_rank(lock.acquire)
-    try:
-        splits, manifest, batches = from_first_rank(
-            lambda: open_export(config, folder, encoder, target, annotations, overwrite)
+    sources = from_first_rank(lambda: open_sources(config, encoder, target))
+    form = from_first_rank(lambda: sources.form_for(target.form))
+    with contextlib.ExitStack() as lock:
+        from_first_rank(lambda: lock.enter_context(only_user_of(folder)))
+        content, pending = from_first_rank(
+            lambda: begin(folder, form, encoder, sources, target, overwrite=overwrite)
         )
-        encode_and_write(folder, encoder, manifest, batches)
-        if target.head and is_first_rank():
-            written = Written(
-                folder=folder.absolute(),
-                form=target.form,
-                splits=[split.name for split in splits],
-                shapes={
-                    f"{manifest.form.prefix}{name}": file.shape
-                    for s in splits
-                    for name, file in s.videos.items()
-                },
-                fps=target.fps,
-            )
-            write_for_head(target.head, written, annotations)
-    finally:
-        lock.release()
+        started = time.perf_counter()
+        write_features(folder, form, encoder, pending)
+        if is_first_rank():
+            encoded = f"{sum(video.file.length for video in pending)} snippets encoded"
+            seconds = time.perf_counter() - started
+            print(f"{folder}: {len(sources.videos)} videos complete, {encoded} in {seconds:.1f} s")
+            if target.head:
+                lengths = {f"{form.prefix}{v.name}": v.file.length for v in sources.videos}
+                width = encoder.output_dim(sources.input_dim)
+                written = Written(folder, form, sources.splits, lengths, width, target.fps)
+                write_for_head(target.head, written, sources.annotations)
+            os.sync()
+            write_manifest(folder, content, finished=True)
     return folder
 
 
 def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     """Write the features of a single file to target.output, a file too."""
+    form, output, inputs = target.form, Path(target.output), feature_folders(target.source)
     if target.annotations:
         raise SolaError("--annotations: are for a folder of features, --input is a file")
-    output = Path(target.output)
-    if output.suffix != f".{target.form.format}":
-        raise SolaError(f"--output={output}: must end in .{target.form.format}, as a file's output")
-    file = open_joined(feature_folders(target.source))
-    check_width(file, encoder)
-    if any(output.exists() and output.samefile(path) for path in feature_folders(target.source)):
+    if output.suffix != f".{form.format}":
+        raise SolaError(f"--output={output}: must end in .{form.format}, as a file's output")
+    if any(output.exists() and output.samefile(path) for path in inputs):
         raise SolaError(f"{output}: is the input; name another output")
-    if output.exists() and not overwrite:
-        raise SolaError(f"{output}: is there already; --overwrite replaces it")
-    features = read_features(file)
-    if encoder.module is not None:
-        features = encode_video(encoder.module, features)
-    _check_output(file, features)
-    target.form.write(output, features)
+    file = open_joined(inputs)
+    encoder.check_input(file.shape[1], file.path)
+    features = encoder.encode(file, read_features(file))
+    with only_user_of(output):
+        if output.exists() and not overwrite:
+            raise SolaError(f"{output}: is there already; --overwrite replaces it")
+        form.write(output, features)
     print(f"{output}: {file.length} snippets")
     if target.head:
-        written = Written(
-            folder=output.parent.absolute(),
-            form=dataclasses.replace(target.form, layout="flat"),
-            splits=[""],
-            shapes={output.stem: file.shape},
-            fps=target.fps,
-        )
+        lengths, width = {output.stem: file.length}, features.shape[1]
+        written = Written(output.parent, form, [""], lengths, width, target.fps)
         write_for_head(target.head, written, {})
     return output
 
 
-def encode_and_write(
-    folder: Path, encoder: Encoder, manifest: Manifest, batches: list[list[Video]]
-) -> None:
-    """Write what is not complete, in rounds of batches that the ranks share; list it."""
-    pending = [video for batch in batches for video in batch if not video.is_complete]
-    started = time.perf_counter()
-    finished = False
-    try:
-        with progress(total=len(pending), desc="features", unit="video") as bar:
-            for first in range(0, len(batches), BATCHES_PER_ROUND * rank_count()):
-                of_round = batches[first : first + BATCHES_PER_ROUND * rank_count()]
-                of_rank = of_round[rank() :: rank_count()]
-                written = []
-                for video in write_features(folder, encoder, manifest.form, of_rank):
-                    manifest.add(video)
-                    written.append(video)
-                    bar.update()
-                for video in from_all_ranks(written):
-                    manifest.add(video)
-                others = [v for batch in of_round for v in batch if not v.is_complete]
-                bar.update(len(others) - len(written))
-        finished = True
-    finally:
-        manifest.save(finished=finished)
-    total = sum(len(videos) for videos in manifest.content["features"].values())
-    snippets = sum(video.file.length for video in pending)
-    seconds = time.perf_counter() - started
-    print(f"{folder}: {total} videos complete, {snippets} snippets encoded in {seconds:.1f} s")
-
-
-def open_export(
-    config: Config,
-    folder: Path,
-    encoder: Encoder,
-    target: Target,
-    annotations: dict[str, Annotation],
-    overwrite: bool,
-) -> tuple[list[Split], Manifest, list[list[Video]]]:
-    """Make the output folder ready; the videos, the manifest, the batches not complete."""
-    bad_files = BadFiles(config.on_bad_file)
-    splits = open_sources(config, encoder, target, bad_files)
-    bad_files.report()
-    if annotations:
-        compare(annotations, splits, target)
-    data_root = target.source or config.data_root
-    form, names = form_of(target, splits), [split.name for split in splits]
-    places = {form.path(folder, name, "").parent for name in names} | {folder}
-    inputs = [root / name for root in feature_folders(data_root) for name in ("", *names)]
-    if {place.resolve() for place in places} & {path.resolve() for path in inputs}:
-        raise SolaError(f"{folder}: holds the input; write to another folder")
-    parts = [part for s in splits for file in s.videos.values() for part in file.files]
-    if {Path(os.path.realpath(part.path)).parent for part in parts} & {p.resolve() for p in places}:
-        raise SolaError(f"{folder}: holds the input, by way of links; write to another folder")
-    check_no_clash(splits, form)
+def begin(
+    folder: Path, form: Form, encoder: Encoder, sources: Sources, target: Target, *, overwrite: bool
+) -> tuple[dict[str, Any], list[Video]]:
+    """Make the output folder ready; its manifest, and the videos whose features it lacks."""
+    beside = HEADS[target.head].beside if sources.annotations else None
     about = {
-        "checkpoint": encoder.source,
+        "checkpoint": encoder.checkpoint,
         "sha256": encoder.sha256,
         "dilations": encoder.dilations,
-        "data_root": data_root,
+        "data_root": sources.data_root,
+        "splits": sources.splits,
+        "beside": [beside] if beside else [],
         "settings": encoder.settings,
-        "skipped": bad_files.skipped,
+        "skipped": sources.skipped,
     }
-    beside = HEADS[target.head].beside if annotations else None
-    if beside:
-        about["beside"] = sorted({beside, *files_beside(folder)})
-        check_beside(folder / beside, target)
-    names_of = {split.name: list(split.videos) for split in splits}
+    inputs = sources.real_paths()
+    if target.annotations:
+        inputs.add(os.path.realpath(target.annotations))
     may_replace = overwrite or target.output is None
-    manifest = Manifest(folder, form, names_of, about, overwrite=overwrite, may_replace=may_replace)
-    for place in places:
-        clear_temporary(place, f".{form.format}")
-    videos = [
-        Video(split.name, name, file, manifest.holds(split.name, name, file))
-        for split in splits
-        for name, file in split.videos.items()
+    content = make_ready(folder, form, about, inputs, overwrite=overwrite, may_replace=may_replace)
+    width = encoder.output_dim(sources.input_dim)
+    pending = [
+        video
+        for video in sources.videos
+        if not form.is_written(form.path(folder, video.split, video.name), video.file.length, width)
     ]
-    # a batch is the same whatever is complete, so that a killed run ends as an uninterrupted one
-    batches = [
-        [videos[number] for number in numbers]
-        for numbers in batches_of_videos([video.file.length for video in videos])
-    ]
-    pending = sum(not video.is_complete for video in videos)
-    rest = ", the others are complete" if pending < len(videos) else ""
-    print(f"{pending} of {len(videos)} videos to encode with {encoder.source}{rest}", flush=True)
-    batches = [batch for batch in batches if not all(v.is_complete for v in batch)]
-    return splits, manifest, batches
+    rest = ", the others are complete" if len(pending) < len(sources.videos) else ""
+    said = f"{len(pending)} of {len(sources.videos)} videos to encode"
+    print(f"{said} with {encoder.checkpoint}{rest}", flush=True)
+    return content, pending
 
 
-def check_beside(path: Path, target: Target) -> None:
-    """Raise SolaError when the file that a head wants beside its features is the user's."""
-    if path.exists() and path.name not in files_beside(path.parent):
-        raise SolaError(f"{path}: is not of this program; write to another folder")
-    if Path(target.annotations).resolve() == path.resolve():
-        raise SolaError(f"{target.annotations}: would be replaced; write to another folder")
+def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Video]) -> None:
+    """Write this rank's share of the videos; returns when all ranks have written theirs."""
+    share = pending[rank() :: rank_count()]
+    files = [video.file for video in share]
+    read = in_background(read_features, files, threads=READERS, ahead=AHEAD)
+    encoded = (
+        (video, encoder.encode(video.file, features))
+        for video, features in zip(share, read, strict=True)
+    )
 
-
-def write_features(
-    folder: Path, encoder: Encoder, form: Form, batches: list[list[Video]]
-) -> Iterator[Video]:
-    """Encode batches and write those of their videos that are not complete; these, once written."""
-
-    def write(job: tuple[Video, np.ndarray]) -> Video:
+    def write(job: tuple[Video, np.ndarray]) -> None:
         video, features = job
-        _check_output(video.file, features)
         form.write(form.path(folder, video.split, video.name), features)
-        return video
 
-    encoded = zip(
-        batches, encoder.encode([[video.file for video in b] for b in batches]), strict=True
-    )
-    jobs = (
-        (video, features)
-        for batch, of_batch in encoded
-        for video, features in zip(batch, of_batch, strict=True)
-        if not video.is_complete
-    )
-    return in_background(write, jobs, threads=WRITERS, ahead=WRITES_AHEAD)
-
-
-def _check_output(file: FeatureFile, features: np.ndarray) -> None:
-    if not is_finite(features):
-        raise DataError(f"{file.path}: the module's output is NaN or infinite there")
+    written = in_background(write, encoded, threads=WRITERS, ahead=AHEAD)
+    for _ in progress(written, total=len(share), desc="features", unit="video"):
+        pass
+    from_all_ranks([rank()])  # waits for all of them

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sola.data.features import BadFileError, DataError, open_features
-from sola.system.cli import SolaError
+from sola.data.features import open_features
+from sola.errors import BadFileError, DataError, SolaError, parsing
 from sola.system.files import write_atomically, write_npy
 
 POOL_SAMPLES = 3  # a bin, as BMN
@@ -38,22 +38,28 @@ class Form:
         if self.format == "h5" and importlib.util.find_spec("h5py") is None:
             raise SolaError("--format=h5 needs the package h5py: pip install h5py")
 
+    def place(self, folder: Path, split: str) -> Path:
+        """The folder of a split's files."""
+        return folder / split if self.layout == "split" else folder
+
     def path(self, folder: Path, split: str, video: str) -> Path:
         """The file of a video."""
-        place = folder / split if self.layout == "split" else folder
-        return place / f"{self.prefix}{video}.{self.format}"
+        return self.place(folder, split) / f"{self.prefix}{video}.{self.format}"
 
     def is_written(self, path: Path, length: int, feature_dim: int) -> bool:
-        """Whether the file of a video of T snippets is there; an npy one as it should be."""
+        """Whether a video's features are there: npy of the right shape, others not empty.
+
+        length: T of its input. feature_dim: C of its features.
+        """
         if self.format != "npy":
-            return path.is_file()
+            return path.is_file() and path.stat().st_size > 0
         try:
             return open_features(path).shape == (self.resize or length, feature_dim)
         except BadFileError:
             return False
 
     def write(self, path: Path, features: np.ndarray) -> None:
-        """Write features [T, C] as this form has them, atomically.
+        """Write features [T, C] as this form has them, atomically; a power failure may lose them.
 
         Raises DataError for values that dtype cannot hold.
         """
@@ -65,14 +71,13 @@ class Form:
         if not np.isfinite(array).all():
             raise DataError(f"{path}: its values are beyond the range of {self.dtype}")
         if self.format == "npy":
-            write_npy(path, array)
+            write_npy(path, array, is_synced=False)
         elif self.format == "csv":
-            write_atomically(path, csv_text(array))
+            write_atomically(path, csv_text(array), is_synced=False)
         else:
-            try:
-                write_atomically(path, h5_bytes(path.stem, array))
-            except UnicodeEncodeError as error:
-                raise DataError(f"{path}: its name is no UTF-8, as one in an h5 must be") from error
+            with parsing(path, "its name is no UTF-8, as one in an h5 must be", "rename it"):
+                path.stem.encode()
+            write_atomically(path, h5_bytes(path.stem, array), is_synced=False)
 
 
 def resize_linear(features: np.ndarray, length: int) -> np.ndarray:

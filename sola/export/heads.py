@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
 class Head:
     """How to write features for a head, and how to set the head.
 
-    advice: has fields that write_for_head fills in. form: settings of formats.Form. folder: below
-    the output. beside: a file that it wants beside the features, made from annotations.
+    advice: its fields are filled in by advice(). form: settings of formats.Form. folder: below the
+    output. beside: a file that it wants beside the features, made from annotations by BESIDE.
     """
 
     advice: str
@@ -77,56 +77,60 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Written:
-    """Features that were written for a head.
-
-    splits: names of those written. shapes: name of the feature file -> T, C of its input.
-    """
+    """Features that were written for a head."""
 
     folder: Path
     form: Form
     splits: Sequence[str]
-    shapes: dict[str, tuple[int, int]]
+    lengths: dict[str, int]  # name of the feature file -> T of its input
+    feature_dim: int
     fps: float
 
     def prefix(self, annotations: dict[str, Annotation]) -> str:
         """What stands before the ids in all names: the form's, or ActivityNet's v_."""
         for prefix in filter(None, (self.form.prefix, "v_")):
-            if all(name.startswith(prefix) for name in self.shapes):
-                return "" if any(name in annotations for name in self.shapes) else prefix
+            if all(name.startswith(prefix) for name in self.lengths):
+                return "" if any(name in annotations for name in self.lengths) else prefix
         return ""
 
 
 def write_for_head(name: str, written: Written, annotations: dict[str, Annotation]) -> None:
     """Say what to set in a head; write what it wants beside the features, from annotations."""
-    head, form, folder = HEADS[name], written.form, written.folder
-    longest = form.resize or max(length for length, _ in written.shapes.values())
-    places = dict.fromkeys(str(form.path(folder, split, "").parent) for split in written.splits)
-    prefix = written.prefix(annotations)
-    print(
-        head.advice.format(
-            folder=folder,
-            folders=" and ".join(places),
-            feature_dim=next(iter(written.shapes.values()))[1],
-            max_seq_len=1 << max(longest - 1, 1).bit_length(),
-            resize=form.resize or "T",
-            prefix=prefix,
-            fps=f"{written.fps:g}",
-        )
+    print(advice(name, written, written.prefix(annotations)))
+    for note in differences(name, written):
+        print(f"note: {note}")
+    beside = HEADS[name].beside
+    if beside and annotations:
+        BESIDE[beside](written, annotations)
+    elif beside and not (written.folder / beside).exists():
+        print(f"note: there is no {beside} yet; --annotations=JSON makes it")
+
+
+def advice(name: str, written: Written, prefix: str) -> str:
+    """What to set in a head."""
+    form, folder = written.form, written.folder.absolute()
+    longest = form.resize or max(written.lengths.values())
+    places = dict.fromkeys(str(form.place(folder, split)) for split in written.splits)
+    return HEADS[name].advice.format(
+        folder=folder,
+        folders=" and ".join(places),
+        feature_dim=written.feature_dim,
+        max_seq_len=1 << max(longest - 1, 1).bit_length(),
+        resize=form.resize or "T",
+        prefix=prefix,
+        fps=f"{written.fps:g}",
     )
-    usual = type(form)(**head.form)
-    for option, value in dataclasses.asdict(form).items():
+
+
+def differences(name: str, written: Written) -> Iterator[str]:
+    """In what the features differ from what a head expects."""
+    usual = type(written.form)(**HEADS[name].form)
+    for option, value in dataclasses.asdict(written.form).items():
         expected = getattr(usual, option)
         if value != expected:
-            print(f"note: {option} is {value}, {name} expects {expected}: adapt its loader")
+            yield f"{option} is {value}, {name} expects {expected}: adapt its loader"
     if usual.layout == "split" and written.splits == [""]:
-        print(f"note: {name} reads training/ and validation/, these are in one folder as the input")
-    if head.beside and not annotations:
-        if not (folder / head.beside).exists():
-            print(f"note: there is no {head.beside} yet; --annotations=JSON makes it")
-    elif head.beside == NUMERIC_ANNOTATIONS:
-        write_numeric(written, annotations, prefix)
-    elif head.beside == BLOCK_LIST:
-        write_block_list(written, annotations)
+        yield f"{name} reads training/ and validation/, these are in one folder as the input"
 
 
 def write_block_list(written: Written, annotations: dict[str, Annotation]) -> None:
@@ -134,25 +138,24 @@ def write_block_list(written: Written, annotations: dict[str, Annotation]) -> No
     from sola.data.annotations import block_list, find_annotation
     from sola.system.files import write_atomically
 
-    there = {id(find_annotation(annotations, video)) for video in written.shapes}
+    there = {id(find_annotation(annotations, video)) for video in written.lengths}
     missing = [video for video, entry in annotations.items() if id(entry) not in there]
     write_atomically(written.folder / BLOCK_LIST, block_list(missing))
 
 
-def write_numeric(written: Written, annotations: dict[str, Annotation], prefix: str) -> None:
+def write_numeric(written: Written, annotations: dict[str, Annotation]) -> None:
     """Write numeric_annotations of the videos written, and say what to set for them."""
     from sola.data.annotations import is_renumbered, label_numbers, numeric_annotations
     from sola.system.files import write_atomically
 
-    ids = [name.removeprefix(prefix) for name in written.shapes]
+    prefix = written.prefix(annotations)
+    ids = [name.removeprefix(prefix) for name in written.lengths]
     content = numeric_annotations(annotations, ids, written.fps, written.form.resize)
     path, entries = written.folder / NUMERIC_ANNOTATIONS, content["database"].values()
     subsets = sorted({entry["subset"] for entry in entries})
     classes = max(label_numbers(annotations).values(), default=-1) + 1
-    print(
-        f"{path}: {len(entries)} videos; train_split and val_split are of {subsets}, "
-        f"num_classes: {classes}"
-    )
+    said = f"train_split and val_split are of {subsets}, num_classes: {classes}"
+    print(f"{path.absolute()}: {len(entries)} videos; {said}")
     if len(entries) < len(annotations):
         print(
             f"note: {len(annotations) - len(entries)} annotated videos without features or "
@@ -161,3 +164,6 @@ def write_numeric(written: Written, annotations: dict[str, Annotation], prefix: 
     if is_renumbered(annotations):
         print("note: labels are renumbered, since not every segment has the label_id of its label")
     write_atomically(path, json.dumps(content).encode())
+
+
+BESIDE = {NUMERIC_ANNOTATIONS: write_numeric, BLOCK_LIST: write_block_list}

@@ -1,165 +1,123 @@
-"""The manifest of an output folder: which features are complete, and what they were made from."""
+"""The manifest of an output folder: what its features were made from, and whether all are there.
+
+A folder with a manifest is a dump, and the feature files in its split folders are this program's.
+It lists none of them: each appears whole, and only ever beside a manifest of its own origin. For
+those of another are removed first, then the manifest is written, then videos are encoded.
+"""
 
 import dataclasses
 import json
-import time
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from sola.data.features import FeatureFile
-from sola.data.videos import feature_folders
+from sola.data.index_files import feature_folders
+from sola.errors import SolaError, check_path, parsing
 from sola.export.formats import Form
-from sola.system.cli import SolaError
-from sola.system.files import read_bytes, write_atomically
-from sola.system.ranks import is_first_rank
+from sola.system.files import clear_temporary, read_bytes, write_atomically
 
 MANIFEST = "manifest.json"
-MANIFEST_SECONDS = 10.0  # a killed run repeats at most so much work
 ORIGIN = ("sha256", "dilations", "data_root")  # what features must share to lie side by side
 
 
-@dataclass(frozen=True)
-class Video:
-    """A video to encode."""
+def make_ready(
+    folder: Path,
+    form: Form,
+    about: dict[str, Any],
+    inputs: Collection[str],
+    *,
+    overwrite: bool,
+    may_replace: bool,
+) -> dict[str, Any]:
+    """Let a folder hold features of one origin only, and a manifest of it; returns its content.
 
-    split: str
-    name: str
-    file: FeatureFile
-    is_complete: bool  # an earlier run has written its features
-
-
-class Manifest:
-    """Which videos of an output folder are complete, and from which checkpoint.
-
-    A folder with a manifest belongs to this program; one with features but without is left alone.
-    Features of another origin are removed when this program has written them and may replace them,
-    else refused; those of another form are refused.
+    about: what the manifest says: ORIGIN, splits, beside (names of files for heads), and more.
+    inputs: real paths that are read. overwrite: remove features of the same origin, too.
+    may_replace: whether those of another may be removed. Raises SolaError, with nothing changed,
+    where something that is not this dump's is in the way.
     """
+    content = about | {"form": dataclasses.asdict(form)}
+    earlier = _read_manifest(folder) or content | {"splits": [], "beside": []}
+    if earlier["form"] != content["form"]:
+        raise SolaError(f"{folder}: holds features in another form; give another --output")
+    own = {form.place(folder, split) for split in earlier["splits"]}
+    places = own | {form.place(folder, split) for split in about["splits"]}
+    beside = {folder / name for name in about["beside"]}
+    for path in {folder, *places, *beside}:
+        if os.path.realpath(path) in inputs:
+            raise SolaError(f"{path}: holds the input, or leads to it; write to another folder")
+    for path in _feature_files(places - own, form):
+        raise SolaError(f"{path}: features of unknown origin, no {MANIFEST} knows them; move them")
+    for path in beside - {folder / name for name in earlier["beside"]}:
+        if os.path.lexists(path):
+            raise SolaError(f"{path}: was not written by this program; write to another folder")
+    other = [key for key in ORIGIN if _origin(earlier)[key] != _origin(content)[key]]
+    said = f"features of another {' and '.join(other)}"
+    if other and not may_replace:
+        raise SolaError(f"{folder}: holds {said}; --overwrite replaces them")
 
-    def __init__(
-        self,
-        folder: Path,
-        form: Form,
-        splits: Mapping[str, Collection[str]],
-        about: dict[str, Any],
-        *,
-        overwrite: bool,
-        may_replace: bool,
-    ) -> None:
-        """splits: split -> names of the videos to encode. about: the rest of what the manifest
-        says, ORIGIN and skipped files among it. overwrite: take no video as complete.
-        may_replace: whether features of another origin may be removed.
-        """
-        self.folder, self.form = folder, form
-        self.content = {
-            "beside": [],
-            **about,
-            "form": dataclasses.asdict(form),
-            "finished": False,
-            "features": {split: {} for split in splits},
-        }
-        outputs = set(self._outputs(splits))
-        if not self.path.exists():
-            if outputs:
-                raise SolaError(
-                    f"{folder}: features of unknown origin, without {MANIFEST}; move them away"
-                )
-        else:
-            earlier = _read_manifest(self.path)
-            if earlier["form"] != self.content["form"]:
-                raise SolaError(f"{folder}: holds features in another form; give another --output")
-            other = [key for key in ORIGIN if earlier[key] != self.content[key]]
-            if "data_root" in other and _same_folders(earlier, self.content):
-                other.remove("data_root")
-            if other:
-                if not may_replace:
-                    raise SolaError(
-                        f"{folder}: holds features of another {' and '.join(other)}; --overwrite "
-                        "replaces them"
-                    )
-                listed = self._paths(earlier["features"])
-                unknown = outputs - listed - self._paths(splits)  # those are written anew
-                if unknown:
-                    raise SolaError(f"{min(unknown)}: of unknown origin; move it away")
-                for path in outputs | listed:
-                    path.unlink(missing_ok=True)
-                print(f"{folder}: features of another {' and '.join(other)} removed", flush=True)
-            elif not overwrite:
-                self.content["features"] |= earlier["features"]
-            self.content["beside"] = about.get("beside", earlier["beside"])
-        self.save()
-        self.saved_at = time.monotonic()
-
-    @property
-    def path(self) -> Path:
-        return self.folder / MANIFEST
-
-    def _paths(self, splits: Mapping[str, Collection[str]]) -> set[Path]:
-        """The files of videos: split -> names."""
-        return {
-            self.form.path(self.folder, s, name) for s, names in splits.items() for name in names
-        }
-
-    def _outputs(self, splits: Iterable[str]) -> list[Path]:
-        """Feature files that lie where this manifest's would."""
-        folders = {self.form.path(self.folder, split, "").parent for split in splits}
-        return [
-            path
-            for folder in folders
-            for path in folder.glob(f"*.{self.form.format}")
-            if not path.name.startswith(".")
-        ]
-
-    def holds(self, split: str, video: str, file: FeatureFile) -> bool:
-        """Whether a video's features are complete: listed with this T, and there as listed."""
-        path = self.form.path(self.folder, split, video)
-        listed = self.content["features"][split].get(video) == file.length
-        return listed and self.form.is_written(path, file.length, file.shape[1])
-
-    def add(self, video: Video) -> None:
-        """List a video as complete; on disk within MANIFEST_SECONDS."""
-        self.content["features"][video.split][video.name] = video.file.length
-        if time.monotonic() - self.saved_at > MANIFEST_SECONDS:
-            self.save()
-            self.saved_at = time.monotonic()
-
-    def save(self, *, finished: bool = False) -> None:
-        """Write the manifest to disk, if this is the first rank."""
-        self.content["finished"] = finished
-        if is_first_rank():
-            write_atomically(self.path, json.dumps(self.content, indent=1).encode())
+    clear_temporary(folder, MANIFEST)
+    for place in places:
+        clear_temporary(place, f".{form.format}")
+    if other or overwrite or earlier.get("is_doubtful"):
+        for path in _feature_files(own, form):  # until all are, the manifest is still theirs
+            path.unlink(missing_ok=True)
+        earlier["splits"] = []
+    if other:
+        print(f"{folder}: {said} removed", flush=True)
+    for key in ("splits", "beside"):
+        content[key] = sorted({*about[key], *earlier[key]})
+    write_manifest(folder, content, finished=False)
+    return content
 
 
-def _same_folders(*contents: dict[str, Any]) -> bool:
-    """Whether the data_root of two manifests is the same, however it is written."""
-    first, second = (
-        [folder.resolve() for folder in feature_folders(content["data_root"])]
-        for content in contents
-    )
-    return first == second
+def write_manifest(folder: Path, content: dict[str, Any], *, finished: bool) -> None:
+    """Replace the manifest, also for the case of a power failure."""
+    text = json.dumps(content | {"finished": finished}, indent=1)
+    write_atomically(folder / MANIFEST, text.encode())
 
 
-def files_beside(folder: Path) -> list[str]:
-    """Names of the files that this program has written beside the features of a folder."""
+def _feature_files(places: Iterable[Path], form: Form) -> list[Path]:
+    """Files and links that lie where, and are named as, features of this form are."""
+    return [
+        path
+        for place in places
+        for path in place.glob(f"*.{form.format}")
+        if path.name.startswith(form.prefix)
+        and not path.name.startswith(".")
+        and (path.is_symlink() or path.is_file())
+    ]
+
+
+def _origin(content: dict[str, Any]) -> dict[str, Any]:
+    """What is compared, with the folders of data_root as they are, however they are written."""
+    folders = map(os.path.realpath, feature_folders(content["data_root"]))
+    return content | {"data_root": list(folders)}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The content of a folder's manifest, with defaults for what it lacks; None without one."""
     path = folder / MANIFEST
-    return _read_manifest(path)["beside"] if path.exists() else []
+    if not path.exists():
+        return None
+    text = read_bytes(path)
+    with parsing(path, "damaged", "remove its folder to compute the features anew", SolaError):
+        content = json.loads(text)
+        listed = content.get("features", {})  # split -> videos: an earlier version's
+        return {
+            "sha256": content["sha256"],
+            "dilations": content["dilations"],
+            "data_root": check_path(content["data_root"]),
+            "form": dataclasses.asdict(Form()) | content.get("form", {}),
+            "splits": [_plain_name(name) for name in content.get("splits", listed)],
+            "beside": [_plain_name(name) for name in content.get("beside", [])],
+            # an --overwrite of that version, when killed, left old files that it did not list
+            "is_doubtful": "features" in content and content.get("finished") is not True,
+        }
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_bytes(path))
-        content.setdefault("form", dataclasses.asdict(Form()))
-        content.setdefault("beside", [])
-        videos = content["features"].values()
-        for split, names in content["features"].items():
-            if any("/" in name or name in (".", "..") for name in (split, *names)):
-                raise ValueError("a name that is a path")
-        texts = [content["data_root"], *list(content["beside"])]
-        is_text = all(isinstance(text, str) for text in texts)
-        if all(isinstance(v, dict) for v in videos) and content.keys() >= set(ORIGIN) and is_text:
-            return content
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
-    raise SolaError(f"{path}: damaged; remove its folder to compute the features anew")
+def _plain_name(name: str) -> str:
+    if "/" in check_path(name) or name in (".", ".."):
+        raise ValueError("a name that is a path")
+    return name
