@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import FEATURE_DIM, as_rank
 
+from sola.config import Config
 from sola.data.videos import BadFiles, open_split
 from sola.data.windows import FileWindows, HeldWindows, epoch_windows, open_windows, rank_part
 from sola.errors import DataError, SolaError
@@ -45,10 +46,11 @@ def trainable(workplace):
 
 
 def store_of(videos, storage="files", batch_size=4, num_workers=2, dtype="float32"):
-    return open_windows(
-        videos, WINDOW, storage=storage, storage_dtype=dtype, batch_size=batch_size,
-        num_workers=num_workers, device=CPU,
+    config = Config(
+        exp_name="x", sampling_duration=WINDOW, storage=storage, storage_dtype=dtype,
+        batch_size=batch_size, num_workers=num_workers,
     )  # fmt: skip
+    return open_windows(config, videos, CPU)
 
 
 def parts_of(windows, batch_size):

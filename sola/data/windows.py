@@ -75,19 +75,9 @@ def rank_part(first: int, last: int) -> tuple[Part, float]:
 class FileWindows:
     """Windows read from the feature files, by threads that stay a few batches ahead."""
 
-    def __init__(
-        self,
-        videos: Sequence[FeatureFile],
-        sampling_duration: int,
-        *,
-        batch_size: int,
-        num_workers: int,
-        device: torch.device,
-    ) -> None:
-        self.videos = videos
-        self.num_workers = max(1, num_workers)
-        self.device = device
-        shape = min(batch_size, len(videos)), sampling_duration, videos[0].shape[1]
+    def __init__(self, config: Config, videos: Sequence[FeatureFile], device: torch.device) -> None:
+        self.videos, self.device, self.readers = videos, device, max(1, config.num_workers)
+        shape = min(config.batch_size, len(videos)), config.sampling_duration, videos[0].shape[1]
         self.buffers = [
             torch.empty(shape, pin_memory=device.type == "cuda")
             for _ in range(PREFETCHED_BATCHES + 1)
@@ -103,7 +93,7 @@ class FileWindows:
         ]
         ahead = PREFETCHED_BATCHES * max(len(range(*part, WINDOWS_PER_READ)) for part in parts)
         read = partial(self._read, windows, parts)
-        reads = in_background(read, shares, threads=self.num_workers, ahead=ahead)
+        reads = in_background(read, shares, threads=self.readers, ahead=ahead)
         for batch, (first, last) in enumerate(parts):
             for _ in range(first, last, WINDOWS_PER_READ):
                 next(reads)
@@ -146,7 +136,7 @@ class HeldWindows:
 
 
 def load_snippets(
-    videos: Sequence[FeatureFile], *, dtype: torch.dtype, device: torch.device, num_workers: int
+    videos: Sequence[FeatureFile], dtype: torch.dtype, device: torch.device, *, threads: int
 ) -> Tensor:
     """All snippets of all videos in the memory of a device, [sum of T, C].
 
@@ -163,7 +153,6 @@ def load_snippets(
         snippets[slice(*rows)] = features
 
     jobs = zip(videos, itertools.pairwise(ends), strict=True)
-    threads = max(1, num_workers)
     loads = in_background(load, jobs, threads=threads, ahead=2 * threads)
     for _ in progress(loads, total=len(videos), desc="training features", unit="file"):
         pass
@@ -171,20 +160,13 @@ def load_snippets(
 
 
 def open_windows(
-    videos: Sequence[FeatureFile],
-    sampling_duration: int,
-    *,
-    storage: str,
-    storage_dtype: str,
-    batch_size: int,
-    num_workers: int,
-    device: torch.device,
+    config: Config, videos: Sequence[FeatureFile], device: torch.device
 ) -> FileWindows | HeldWindows:
-    """The store that `storage` names (see config.py), or the better one for auto, saying which.
+    """The store that `storage` names, or the better one for auto, saying which.
 
     Raises SolaError when the device is to hold more than it has room for.
     """
-    dtype = getattr(torch, storage_dtype)
+    storage, dtype = config.storage, getattr(torch, config.storage_dtype)
     needed = sum(video.length for video in videos) * videos[0].shape[1] * dtype.itemsize
     place = f"{needed / GIB:.2f} GiB of training features"
     if storage != "files":
@@ -195,12 +177,6 @@ def open_windows(
         storage = "device" if needed <= room else "files"
     print(f"storage: {storage} ({place})")
     if storage == "device":
-        snippets = load_snippets(videos, dtype=dtype, device=device, num_workers=num_workers)
-        return HeldWindows(snippets, [video.length for video in videos], sampling_duration)
-    return FileWindows(
-        videos,
-        sampling_duration,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        device=device,
-    )
+        snippets = load_snippets(videos, dtype, device, threads=max(1, config.num_workers))
+        return HeldWindows(snippets, [video.length for video in videos], config.sampling_duration)
+    return FileWindows(config, videos, device)

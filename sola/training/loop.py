@@ -129,15 +129,7 @@ def open_store(run: Run) -> FileWindows | HeldWindows:
     """Where the training windows come from; says what the training is like."""
     config, device = run.config, run.learner.device
     with run.clock.timed("reading"):
-        windows = open_windows(
-            run.inputs.videos,
-            config.sampling_duration,
-            storage=config.storage,
-            storage_dtype=config.storage_dtype,
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
-            device=device,
-        )
+        windows = open_windows(config, run.inputs.videos, device)
     floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
     ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
     print(f"training on {device}{ranks}, {len(run.inputs.videos)} windows an epoch")
