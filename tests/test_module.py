@@ -6,7 +6,7 @@ import torch
 
 from sola.config import Config
 from sola.method.matching import SimilarityMatching
-from sola.method.module import SoLaModule, encode_video
+from sola.method.module import SoLaModule, encode_video, lay_out_taps
 from sola.method.weights import load_module
 
 SHAPES = [((5, 1), (1, 1)), ((3, 3), (2, 1)), ((1, 1), (1, 1)), ((7, 5), (3, 2)), ((1, 3), (1, 4))]
@@ -58,6 +58,7 @@ def test_gathered_gradients_match_the_full_convolution(kernel_sizes, dilations):
     module = open_module(kernel_sizes, dilations)
     x = torch.randn(3, 11, 6, generator=torch.Generator().manual_seed(2))
     positions = [0, 3, 10]  # both borders, where zero padding reaches in
+    lay_out_taps(module)
     gradients = []
     for y in (module(x)[:, positions], module(x, positions=positions)):
         module.zero_grad()

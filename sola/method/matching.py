@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sola.config import Config
-from sola.method.module import SoLaModule
+from sola.method.module import SoLaModule, lay_out_taps
 from sola.method.tsm import predicted_tsm, similarity_matching_loss, target_tsm
 from sola.system.device import seed_everything
 from sola.system.ranks import rank_count
@@ -77,6 +77,7 @@ def make_learner(config: Config, device: torch.device) -> Learner:
     """Model with its seeded initial weights, and AdamW over all of it, on a device."""
     seed_everything(config.seed)
     model = SimilarityMatching(config).to(device)
+    lay_out_taps(model.module)
     return Learner(
         model,
         parallel=nn.parallel.DistributedDataParallel(model) if rank_count() > 1 else model,

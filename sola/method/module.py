@@ -36,11 +36,6 @@ class SoLaModule(nn.Module):
             nn.ReLU(),
             nn.Conv1d(hidden_dim, feature_dim, 1),
         )
-        for conv in (self.conv_network[0], self.conv_network[2]):
-            # tap after tap in memory, so that _conv_at multiplies with the weights without a copy
-            taps = conv.weight.data.transpose(1, 2)  # [H, k, C]
-            taps = taps.clone(memory_format=torch.contiguous_format)
-            conv.weight.data = taps.transpose(1, 2)
 
     def forward(self, x: Tensor, positions: Sequence[int] | None = None) -> Tensor:
         """Refine x, at every position or at some.
@@ -72,6 +67,16 @@ def encode_video(module: SoLaModule, features: np.ndarray) -> np.ndarray:
     """SoLa features of a video: float32 [T, C] -> float32 [T, C]."""
     x = torch.from_numpy(features).to(module.alpha.device)[None]  # [1, T, C]
     return module(x)[0].cpu().numpy()
+
+
+def lay_out_taps(module: SoLaModule) -> None:
+    """Let the weights lie tap after tap in memory, for a module that mostly computes at positions.
+
+    Then _conv_at multiplies with them as they are; whole videos take longer.
+    """
+    for conv in (module.conv_network[0], module.conv_network[2]):
+        taps = conv.weight.data.transpose(1, 2)  # [H, k, C]
+        conv.weight.data = taps.clone(memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 def _taps(conv: nn.Conv1d) -> tuple[int, ...]:
