@@ -1,43 +1,42 @@
 """The pictures in the README: two videos of the demo before and after SoLa, and its curves.
 
-    python benchmarks/demo_pictures.py [--folder DIR]
+    python benchmarks/demo_pictures.py [--output docs] [--folder DIR] [--small]
 
-Trains the demo anew in a temporary folder, about a minute on 2 cores, and writes docs/demo_tsm.png
-and docs/demo_curves.png.
+Trains the demo anew in a temporary folder (30 MB), about a minute on 2 cores, and writes
+demo_tsm.png and demo_curves.png. With --small, give another --output: two epochs show nothing.
 """
 
-import argparse
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+import common
+
+from sola.config import load_config
+from sola.data.synthetic import write_synthetic
+from sola.training.loop import train
 
 VIDEOS = ("validation_004", "validation_005")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", help="where to put 30 MB for the time of the run")
+    parser = common.argument_parser(__doc__)
+    parser.add_argument("--output", type=Path, default=common.REPOSITORY / "docs")
     options = parser.parse_args()
-    from sola.config import load_config
-    from sola.data.synthetic import write_synthetic
-    from sola.training.loop import train
-
+    output = options.output.resolve()
+    overrides = ["visualizing_dir=two"] + ["epoch=2"] * options.small
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, contextlib.chdir(folder):
-        config = load_config(REPOSITORY / "yamls/demo.yaml", ["visualizing_dir=two"])
+        config = load_config(common.REPOSITORY / "yamls/demo.yaml", overrides)
         write_synthetic(config.data_root, config.label_base, feature_dim=config.in_feature_dim)
-        os.mkdir("two")
+        os.mkdir(config.visualizing_dir)
         for video in VIDEOS:
-            shutil.copy(Path(config.data_root) / "validation" / f"{video}.npy", "two")
+            shutil.copy(f"{config.data_root}/validation/{video}.npy", config.visualizing_dir)
         train(config)
         last = config.picture_folder / f"{config.exp_name}_epoch{config.epoch}.png"
-        copy_small(last, REPOSITORY / "docs/demo_tsm.png")
-        copy_small(config.picture_folder / "curves.png", REPOSITORY / "docs/demo_curves.png")
+        copy_small(last, output / "demo_tsm.png")
+        copy_small(config.picture_folder / "curves.png", output / "demo_curves.png")
 
 
 def copy_small(source: Path, target: Path) -> None:

@@ -1,214 +1,180 @@
-"""How fast the program is, beside a plain twin of the original and the machine's own limits.
+"""How fast the program is, beside a reference implementation and the machine's own limits.
 
-    python benchmarks/speed.py [--folder DIR] [--repeats 7]
+    python benchmarks/speed.py [--folder DIR] [--repeats 7] [--small]
 
-Writes synthetic features of canonical size (600 + 120 videos of 2048 channels, 1.5 GB) into a
-temporary folder, then times each stage and its twin (benchmarks/twin.py) in turn, the rate of a
-large matrix product before and after each, and prints one table. About twelve minutes on 2 cores.
+Writes synthetic features of canonical size (600 + 120 videos of 2048 channels; 5 GB in --folder in
+all) and times each stage of ours and of the reference implementation (benchmarks/reference.py) in
+turn, and torch.mm's rate before and after each of ours, against which the arithmetic that a stage
+needs is held. Prints one table; below it these rates, the disk's, and the memory of a probe. About
+twelve minutes on 2 cores.
 """
 
-import argparse
 import os
 import pickle
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import common
 import numpy as np
+import torch
+from reference import Reference
+from stages import ROUNDS, SCORED, Ours, evaluation_memory
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-from common import paths_of  # noqa: E402
-from stages import (  # noqa: E402
-    EVALUATED,
-    MODULE_FLOP,
-    ROUNDS,
-    VIDEOS,
-    WINDOW_FLOP,
-    Ours,
-    Process,
-    Twin,
-)
+VIDEOS, EVALUATED = {"training": 600, "validation": 120}, {"training": 300, "validation": 60}
+LENGTHS = 31, 480  # snippets of a video
+MODULE_FLOP = 2 * (5 * 2048 * 512 + 512 * 512 + 512 * 2048)  # a snippet
+WINDOW_FLOP = 331e6  # forward and backward, as the gathered positions need it
+COLUMNS = "stage", "n", "ours, s", "reference, s", "reference / ours", "of torch.mm's rate"
+FIRST_EPOCH = "start of the demo to the end of its first epoch"
 
 
-def write_data(folder: Path) -> None:
-    """Non-negative features whose neighbours are alike, and labels, in the HACS layout."""
-    generator = np.random.default_rng(0)
-    scenes = np.repeat(generator.standard_normal((250, 24)), 20, axis=0)  # 24 latents, [5000, 24]
-    is_action = scenes[:, 0] > -0.4
-    pool = scenes @ generator.standard_normal((24, 2048)) + 6 * generator.standard_normal(
-        (5000, 2048)
-    )
-    pool = np.maximum(pool, 0).astype(np.float32)
-    for split, count in VIDEOS.items():
-        features, labels = folder / "data" / split, folder / "labels" / f"{split}_label"
-        features.mkdir(parents=True)
-        labels.mkdir(parents=True)
-        for number in range(count):
-            length = int(generator.integers(31, 481))
-            start = int(generator.integers(len(pool) - length))
-            np.save(features / f"{number:04d}.npy", pool[start : start + length])
-            np.save(labels / f"{number:04d}.npy", is_action[start : start + length])
-        subset = [f"{number:04d}" for number in range(EVALUATED[split])]
-        (folder / "data" / f"{split}_subset_list.pkl").write_bytes(pickle.dumps(subset))
+@dataclass(frozen=True)
+class Stage:
+    """What is timed on both sides, the arithmetic that it needs, and what is done before it."""
+
+    title: str
+    repeats: int
+    flop: float
+    run: Callable[[Ours | Reference], None]
+    prepare: Callable[[Path], object] = Path.read_bytes  # of each file: into the system's cache
 
 
-def compare(ours: Process, twin: Process, name: str, repeats: int, prepare: Callable) -> list:
-    """Seconds of ours and of the twin, in turn, and the matrix rates around each of ours."""
-    seconds, twin_seconds, rates = [], [], []
-    for repeat in range(-1, repeats):  # the first one warms up
-        times = []
-        for worker in (ours, twin):
-            prepare()
-            before = ours.call("matrix_rates")[1]
-            times.append(worker.call(name)[0])
-            if worker is ours and repeat >= 0:
-                rates.append(np.add(before, ours.call("matrix_rates")[1]) / 2)
-            worker.call("clean")
-            os.sync()
-            time.sleep(0.5)
-        if repeat >= 0:
-            seconds.append(times[0])
-            twin_seconds.append(times[1])
-    return [seconds, twin_seconds, rates]
+def plan(files: list[Path], windows: int, evaluated: str, repeats: int) -> list[Stage]:
+    """The stages in order; what takes longer is repeated less."""
+    snippets = sum(len(np.load(path, mmap_mode="r")) for path in files)
+    training, dump, few = windows * WINDOW_FLOP, snippets * MODULE_FLOP, max(1, repeats // 2)
+    epoch = f"epoch of {windows:,} windows, `storage: files`"
+    evaluation = f"evaluation, {evaluated} videos, {sum(SCORED.values()):,} snippets"
+    dumped = f"dump of {len(files)} videos, {snippets:,} snippets"
+    on_device, uncached = "the same, `storage: device`", "the same, files not in memory"
+    return [
+        Stage(epoch, repeats, training, lambda side: side.train("files")),
+        Stage(on_device, repeats, training, lambda side: side.train("device")),
+        Stage(evaluation, few, 0, lambda side: side.evaluate()),
+        Stage(dumped, few, dump, lambda side: side.dump()),
+        Stage(uncached, few, dump, lambda side: side.dump(), drop_from_cache),
+    ]
 
 
-def spread(values: list[float], digits: int = 2, unit: str = "") -> str:
-    if not values:
-        return "-"
-    ends = f"{min(values):.{digits}f}..{max(values):.{digits}f}"
-    return f"{statistics.median(values):.{digits}f}{unit} ({ends})"
+def print_stage(stage: Stage, files: list[Path], ours: Ours, reference: Reference) -> list[float]:
+    """Time a stage of both sides in turn and print its row; torch.mm's rate around each of ours."""
+    runs = []
+    for _ in range(stage.repeats + 1):
+        before = matrix_rate()
+        fast = seconds_of(stage, ours, files)
+        rate = (before + matrix_rate()) / 2
+        slow = seconds_of(stage, reference, files)
+        runs.append((fast, slow, slow / fast, stage.flop / fast / rate / 1e9, rate))
+    ours.stores.clear()  # their memory
+    fast, slow, ratios, shares, rates = zip(*runs[1:], strict=True)  # the first one warms up
+    seconds = [common.spread(values, ".2f") for values in (fast, slow)]
+    share = common.spread(shares, ".2f") if stage.flop else ""
+    common.print_row(stage.title, stage.repeats, *seconds, common.spread(ratios, ".1f"), share)
+    return list(rates)
 
 
-def drop_from_cache(folder: Path) -> None:
-    """Let the system forget the features, so that they come from the disk."""
+def seconds_of(stage: Stage, side: Ours | Reference, files: list[Path]) -> float:
+    """Seconds of a stage on one side."""
+    for path in files:
+        stage.prepare(path)
+    seconds = common.seconds_of(lambda: stage.run(side))
+    side.clean()
     os.sync()
-    for split in VIDEOS:
-        for path in paths_of(folder, split):
-            with open(path, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    time.sleep(0.5)  # for the disk to come to rest
+    return seconds
 
 
-def copy_rates(folder: Path) -> tuple[float, float, float]:
-    """GB/s of a copy in memory, of a write to disk with fsync, and of a read of it uncached."""
-    source = np.ones(2**28, np.uint8)
-    target = np.empty_like(source)
-    rates = []
-    for _ in range(3):
-        started = time.perf_counter()
-        np.copyto(target, source)
-        rates.append(len(source) / (time.perf_counter() - started) / 1e9)
-    path = folder / "block"
-    started = time.perf_counter()
-    with open(path, "wb") as file:
-        for _ in range(4):
-            file.write(source.data)
-        os.fsync(file.fileno())
-        write = 4 * len(source) / (time.perf_counter() - started) / 1e9
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    started = time.perf_counter()
+def matrix_rate() -> float:
+    """GFLOP/s of torch.mm on two 2048 x 2048 matrices."""
+    a, b = torch.ones(2, 2048, 2048)
+    torch.mm(a, b)
+    return 2 * 2048**3 / common.seconds_of(lambda: torch.mm(a, b), count=5) / 1e9
+
+
+def drop_from_cache(path: Path) -> None:
+    """Let the system forget a file, so that it comes from the disk."""
     with open(path, "rb") as file:
-        while file.readinto(target):
-            pass
-    read = 4 * len(source) / (time.perf_counter() - started) / 1e9
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def disk_rates(path: Path) -> tuple[float, float]:
+    """GB/s of a write to a file with fsync, and of a read of it uncached."""
+    block, blocks = np.ones(2**28, np.uint8), 4
+
+    def write() -> None:
+        with open(path, "wb") as file:
+            for _ in range(blocks):
+                file.write(block.data)
+            os.fsync(file.fileno())
+
+    def read() -> None:
+        with open(path, "rb") as file:
+            while file.readinto(block):
+                pass
+
+    gigabytes = blocks * block.nbytes / 1e9
+    written = gigabytes / common.seconds_of(write)
+    drop_from_cache(path)
+    rates = written, gigabytes / common.seconds_of(read)
     path.unlink()
-    return statistics.median(rates), write, read
+    return rates
 
 
-def start_up(folder: Path, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of --help, and from the start of the demo to the end of its first epoch."""
-    script, demo = REPOSITORY / "main_simsiam.py", REPOSITORY / "yamls/demo.yaml"
-    helps, first_epochs = [], []
-    for repeat in range(-1, repeats):  # the first makes the data
-        started = time.perf_counter()
-        subprocess.run([sys.executable, script, "--help"], stdout=subprocess.DEVNULL, check=True)
-        helps.append(time.perf_counter() - started)
-        command = [sys.executable, "-u", script, f"--yaml_path={demo}", f"exp_name=demo{repeat}"]
-        started = time.perf_counter()
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                if line.startswith("epoch 1/"):
-                    first_epochs.append(time.perf_counter() - started)
-                    process.kill()
-    return helps[1:], first_epochs[1:]
+def first_epoch(folder: Path, number: int) -> float:
+    """Seconds from the start of the demo to the end of its first epoch."""
+    script, demo = common.REPOSITORY / "main_simsiam.py", common.REPOSITORY / "yamls/demo.yaml"
+    command = [sys.executable, "-u", script, f"--yaml_path={demo}", f"exp_name=demo{number}"]
+    started = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                seconds = time.perf_counter() - started
+                process.kill()
+    return seconds
+
+
+def print_start_up(folder: Path, repeats: int) -> None:
+    """Time --help, and the demo's first epoch; the first demo, not counted, makes the data."""
+    command = [sys.executable, common.REPOSITORY / "main_simsiam.py", "--help"]
+    run_help = partial(subprocess.run, command, stdout=subprocess.DEVNULL, check=True)
+    helps = [common.seconds_of(run_help) for _ in range(repeats + 1)]
+    epochs = [first_epoch(folder, number) for number in range(repeats + 1)]
+    for title, seconds in {"`--help`": helps, FIRST_EPOCH: epochs}.items():
+        common.print_row(title, repeats, common.spread(seconds[1:], ".2f"), "", "", "")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", help="where to put 5 GB for the time of the run")
-    parser.add_argument("--repeats", type=int, default=7, help="of training; others fewer")
-    parser.add_argument("--only", default="", help="train, evaluate or dump")
-    options = parser.parse_args()
-    few = max(1, options.repeats // 2)
+    options = common.argument_parser(__doc__, repeats=7).parse_args()
+    smaller, rates = 20 if options.small else 1, []
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)
-        helps, first_epochs = start_up(folder, options.repeats)
-        write_data(folder)
-        memory_copy, disk_write, disk_read = copy_rates(folder)
-        ours, twin = Process(Ours, folder), Process(Twin, folder)
-        snippets = sum(
-            len(np.load(path, mmap_mode="r"))
-            for split in VIDEOS
-            for path in paths_of(folder, split)
-        )
-
-        def warm() -> None:
-            for split in VIDEOS:
-                for path in paths_of(folder, split):
-                    path.read_bytes()
-
-        windows = ROUNDS * VIDEOS["training"]
-        training, dumped = windows * WINDOW_FLOP, snippets * MODULE_FLOP
-        plan = [
-            (
-                f"epoch of {windows:,} windows, storage: files",
-                "train_files",
-                options.repeats,
-                training,
-                warm,
-            ),
-            ("the same, storage: device", "train_device", options.repeats, training, warm),
-            ("evaluation, 300 + 60 videos, 10,000 snippets", "evaluate", few, 0, warm),
-            (f"dump of 720 videos, {snippets:,} snippets", "dump", few, dumped, warm),
-            ("the same, files not in memory", "dump", few, dumped, lambda: drop_from_cache(folder)),
-        ]
-        mm, onednn = zip(*(ours.call("matrix_rates")[1] for _ in range(7)), strict=True)
-        print(f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, ", end="")
-        print(
-            f"Python {platform.python_version()}. Matrix product: torch.mm {spread(mm, 0)} ", end=""
-        )
-        print(
-            f"GFLOP/s, oneDNN {spread(onednn, 0)}. Copy in memory {memory_copy:.1f} GB/s; ", end=""
-        )
-        print(f"disk {disk_write:.2f} GB/s written, {disk_read:.2f} read.\n")
-        print("| stage | n | ours, s | twin, s | twin / ours | of torch.mm's rate | of oneDNN's |")
-        print("|---|---|---|---|---|---|---|", flush=True)
-        for title, name, repeats, flop, prepare in plan:
-            if options.only not in name:
-                continue
-            seconds, twin_seconds, rates = compare(ours, twin, name, repeats, prepare)
-            ratios = [b / a for a, b in zip(seconds, twin_seconds, strict=True)]
-            cells = [title, str(repeats), spread(seconds), spread(twin_seconds), spread(ratios, 1)]
-            for rate in zip(*rates, strict=True):
-                shares = [flop / s / r / 1e9 for s, r in zip(seconds, rate, strict=True)]
-                cells.append(spread(shares) if flop else "")
-            print("| " + " | ".join(cells) + " |", flush=True)
-        ours.close()
-        twin.close()
-        memory = Process(Ours, folder)
-        _, megabytes = memory.call("evaluate_at_defaults")
-        memory.close()
-        title = "start of the demo to the end of its first epoch"
-        for name, values in (("`--help`", helps), (title, first_epochs)):
-            print(f"| {name} | {len(values)} | {spread(values)} | | | | |")
-        print(f"\nProbe of 50,000 + 20,000 snippets: {megabytes:.0f} MB at its peak; ", end="")
-        print(f"50,000 snippets of 2048 channels are {50_000 * 2048 * 4 / 1e6:.0f} MB.")
+        for split, count in VIDEOS.items():
+            common.write_videos(folder, split, range(count // smaller), LENGTHS)
+        megabytes = common.in_own_process(evaluation_memory, folder)
+        for split, count in EVALUATED.items():
+            subset = [f"{number:06d}" for number in range(count // smaller)]
+            (folder / f"data/{split}_subset_list.pkl").write_bytes(pickle.dumps(subset))
+        written, read = disk_rates(folder / "block")
+        files = sorted(folder.glob("data/*/*.npy"))
+        ours, reference = Ours(folder), Reference(folder, ROUNDS)
+        evaluated = " + ".join(str(len(videos.files)) for videos in ours.run.inputs.probed)
+        common.print_row(*COLUMNS, is_head=True)
+        for stage in plan(files, len(ours.run.inputs.videos), evaluated, options.repeats):
+            rates += print_stage(stage, files, ours, reference)
+        print_start_up(folder, options.repeats)
+    print(f"\n{common.machine()}; torch.mm {common.spread(rates, '.0f')} GFLOP/s; ", end="")
+    print(f"disk {written:.2f} GB/s written, {read:.2f} read.")
+    print(
+        f"A probe of 50,000 + 20,000 snippets takes {megabytes:.0f} MB at its peak; 50,000 ", end=""
+    )
+    print(f"snippets of 2048 channels are {50_000 * 2048 * 4 / 1e6:.0f} MB.")
 
 
 if __name__ == "__main__":
