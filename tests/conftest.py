@@ -1,42 +1,17 @@
 """A tiny data set in the HACS layout, and a YAML for it."""
 
-import dataclasses
-import os
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import TINY, slowly_varying
 
 from sola.config import Config, load_config
-from sola.method.weights import load_weights
-from sola.records import read_records
-from sola.training import draw_run as pictures
-from sola.training import loop as training
-from sola.training.loop import train
+from sola.training import draw_run, loop
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
-REPOSITORY = Path(__file__).resolve().parent.parent
-FEATURE_DIM = 16
-TINY = {
-    "exp_name": "tiny",
-    "in_feature_dim": FEATURE_DIM,
-    "out_feature_dim": FEATURE_DIM,
-    "network_hidden_unit": 16,
-    "mlphead_hidden_unit": 16,
-    "dissim_proj_hidden_unit": 16,
-    "dissim_proj_out": FEATURE_DIM,
-    "batch_size": 5,
-    "num_workers": 2,
-    "epoch": 4,
-    "saving_epoch": 2,
-    "learning_rate": 1e-3,
-    "device": "cpu",
-}
 
 
 def pytest_addoption(parser):
@@ -47,14 +22,6 @@ def pytest_addoption(parser):
 @pytest.fixture
 def kills(request) -> int:
     return request.config.getoption("--kills")
-
-
-def slowly_varying(length: int, generator: np.random.Generator, channels: int = FEATURE_DIM):
-    """Features whose neighbours are alike, and labels that their first channel tells."""
-    steps = generator.standard_normal((length, channels))
-    features = 0.3 * np.cumsum(steps, axis=0) + generator.standard_normal(channels)
-    labels = features[:, 0] > np.median(features[:, 0])
-    return (features + generator.standard_normal(features.shape)).astype(np.float32), labels
 
 
 @pytest.fixture(scope="session")
@@ -94,16 +61,16 @@ def workplace(tmp_path, tiny_data, monkeypatch) -> Path:
 @pytest.fixture
 def config(workplace, monkeypatch) -> Config:
     """tiny.yaml, for runs without pictures, which would take most of their time."""
-    monkeypatch.setattr(training, "draw_tsms", lambda *_: None)
-    monkeypatch.setattr(training, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(loop, "draw_tsms", lambda *_: None)
+    monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
     return load_config(workplace / "tiny.yaml")
 
 
 @pytest.fixture
 def drawing_config(config, monkeypatch) -> Config:
     """tiny.yaml, for runs with pictures."""
-    monkeypatch.setattr(training, "draw_tsms", pictures.draw_tsms)
-    monkeypatch.setattr(training, "draw_curves", pictures.draw_curves)
+    monkeypatch.setattr(loop, "draw_tsms", draw_run.draw_tsms)
+    monkeypatch.setattr(loop, "draw_curves", draw_run.draw_curves)
     return config
 
 
@@ -119,71 +86,3 @@ def annotations(workplace) -> dict[str, dict]:
             "annotations": [{"label": "x", "segment": [length / 6, length / 3]}],
         }
     return database
-
-
-def flat_folder(workplace: Path) -> str:
-    """Links to all tiny videos in one folder, as an option of prepare."""
-    (workplace / "flat").mkdir()
-    for path in (workplace / "HACS_DATA").glob("*/*.npy"):
-        (workplace / "flat" / f"v_{path.name}").symlink_to(path)
-    return "--features=flat"
-
-
-def two_folders(workplace: Path) -> None:
-    """The tiny features as rgb of 10 channels and flow of 6."""
-    for folder, channels in (("rgb", slice(10)), ("flow", slice(10, None))):
-        for path in (workplace / "HACS_DATA").glob("*/*.npy"):
-            (workplace / folder / path.parent.name).mkdir(parents=True, exist_ok=True)
-            np.save(workplace / folder / path.parent.name / path.name, np.load(path)[:, channels])
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    """Relative path -> bytes of all files in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder): path.read_bytes() for path in files}
-
-
-def replace(config: Config, **changes) -> Config:
-    return dataclasses.replace(config, **changes)
-
-
-def run_script(*arguments: str, cwd: Path, path=REPOSITORY) -> subprocess.CompletedProcess:
-    """Run a command of the README as a user would, in a working directory of its own."""
-    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-    script = [str(REPOSITORY / arguments[0]), *arguments[1:]]
-    return subprocess.run(
-        [sys.executable, "-W", "error", *script],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
-
-
-def as_rank(monkeypatch, number: int, count: int) -> None:
-    """Let the program take this process for one that torchrun has started."""
-    values = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    for name, value in (values | {"MASTER_ADDR": "localhost"}).items():
-        monkeypatch.setenv(name, str(value))
-
-
-def weights_after(config, **options):
-    train(config, **options)
-    return load_weights(config.model_file(config.epoch))
-
-
-def same(first, second) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-def without_seconds(config):
-    records = read_records(config.metrics_file)
-    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
-
-
-def write_index_files(workplace: Path, splits=("training", "validation")) -> None:
-    """The pickles of the original, for the tiny data."""
-    for split in splits:
-        paths = sorted((workplace / "HACS_DATA" / split).glob("*.npy"))
-        durations = {path.name: len(np.load(path)) for path in paths}
-        subset = [path.stem for path in paths]
-        for name, content in (("duration", durations), ("subset_list", subset)):
-            path = workplace / f"HACS_DATA/{split}_{name}.pkl"
-            path.write_bytes(pickle.dumps(content))
