@@ -38,6 +38,7 @@ from sola.system.ranks import (
 )
 
 READERS = WRITERS = 4  # threads
+VIDEOS_PER_SYNC = 32
 AHEAD = 8  # videos in memory that are read and not yet encoded, and as many not yet written
 
 
@@ -148,11 +149,14 @@ def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Vid
         for video, features in zip(share, read, strict=True)
     )
 
-    def write(job: tuple[Video, np.ndarray]) -> None:
-        video, features = job
+    def write(job: tuple[int, tuple[Video, np.ndarray]]) -> None:
+        number, (video, features) = job
         form.write(form.path(folder, video.split, video.name), features)
+        if number % VIDEOS_PER_SYNC == 0:  # while others are encoded: the last one has less to do
+            os.sync()
 
-    written = in_background(write, encoded, threads=WRITERS, ahead=AHEAD)
+    jobs = enumerate(encoded, start=1)
+    written = in_background(write, jobs, threads=WRITERS, ahead=AHEAD)
     for _ in progress(written, total=len(share), desc="features", unit="video"):
         pass
     from_all_ranks([rank()])  # waits for all of them

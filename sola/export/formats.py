@@ -68,7 +68,7 @@ class Form:
             features = resized(features, self.resize)
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(features, self.dtype)
-        if not np.isfinite(array).all():
+        if self.dtype != "float32" and not np.isfinite(array).all():
             raise DataError(f"{path}: its values are beyond the range of {self.dtype}")
         if self.format == "npy":
             write_npy(path, array, is_synced=False)
