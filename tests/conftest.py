@@ -1,5 +1,7 @@
 """A tiny data set in the HACS layout, and a YAML for it."""
 
+import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import yaml
 from helpers import TINY, slowly_varying
 
 from sola.config import Config, load_config
+from sola.plots.figure import new_figure
 from sola.training import draw_run, loop
 
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
@@ -67,7 +70,21 @@ def config(workplace, monkeypatch) -> Config:
 
 
 @pytest.fixture
-def drawing_config(config, monkeypatch) -> Config:
+def grey_pictures(monkeypatch) -> None:
+    """Figures that are quickly drawn: small, and of another grey for other content."""
+
+    def grey_figure(*shown):
+        content = re.sub(r"'seconds\w*': [\d.e-]+", "", repr(shown))
+        figure = new_figure(9, 9)
+        figure.set_facecolor(str(zlib.crc32(content.encode()) / 2**32))
+        return figure
+
+    for name in ("tsm_sheet", "window_sheet", "curves"):
+        monkeypatch.setattr(draw_run, name, grey_figure)
+
+
+@pytest.fixture
+def drawing_config(config, grey_pictures, monkeypatch) -> Config:
     """tiny.yaml, for runs with pictures."""
     monkeypatch.setattr(loop, "draw_tsms", draw_run.draw_tsms)
     monkeypatch.setattr(loop, "draw_curves", draw_run.draw_curves)

@@ -42,16 +42,16 @@ def run_killed(workplace, kills, script, *arguments):
 
 
 def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
-    settings = ["exp_name=NAME", "epoch=40", "saving_epoch=40"]
+    settings = ["exp_name=NAME", "epoch=20", "saving_epoch=20"]
     run_killed(workplace, kills, "main_simsiam", *settings)
-    whole, killed = (replace(config, exp_name=name, epoch=40) for name in ("whole", "killed"))
+    whole, killed = (replace(config, exp_name=name, epoch=20) for name in ("whole", "killed"))
     assert without_seconds(whole) == without_seconds(killed)
-    assert whole.model_file(40).read_bytes() == killed.model_file(40).read_bytes()
+    assert whole.model_file(20).read_bytes() == killed.model_file(20).read_bytes()
     states = [load_state(run.run_folder) for run in (whole, killed)]
     assert same(states[0].model, states[1].model)
     moments = [state.optimiser for state in states]
     assert all(same(moments[0][number], moments[1][number]) for number in moments[0])
-    assert whole.picture_folder.joinpath("whole_epoch40.png").exists()
+    assert whole.picture_folder.joinpath("whole_epoch20.png").exists()
     names = [
         {re.sub(r"whole|killed|(?<=state_)\d+-\d+", "", path.name) for path in folder.iterdir()}
         for run in (whole, killed)

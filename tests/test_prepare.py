@@ -26,6 +26,8 @@ from sola.prepare import __main__ as prepare
 from sola.prepare.dataset import window_of
 from sola.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("grey_pictures")
+
 
 def run(*arguments, yaml="new.yaml"):
     prepare.main([f"--yaml_path={yaml}", *arguments])
