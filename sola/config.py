@@ -148,6 +148,11 @@ class Config:
         return [self.step_start + self.step * i for i in range(self.tsm_size)]
 
     @property
+    def target(self) -> dict[str, Any]:
+        """What target_tsm is called with."""
+        return {"tsm_size": self.tsm_size, "oracle_coef": self.oracle_coef}
+
+    @property
     def kernel_sizes(self) -> tuple[int, int]:
         return self.kernel_size1, self.kernel_size2
 

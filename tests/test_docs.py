@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import FEATURE_DIM, REPOSITORY, two_folders
+from helpers import FEATURE_DIM, REPOSITORY, replace, two_folders
 
 from sola.config import Config, load_config
 from sola.data import synthetic
+from sola.export.heads import HEADS
 from sola.method.module import SoLaModule
+from sola.training.loop import train
 
 pytest_plugins = ["scripts"]
 
@@ -160,3 +162,12 @@ def test_the_table_of_settings_is_that_of_the_program(tmp_path):
     assert defaults.keys() == {*Config.__dataclass_fields__, "eval_eval_iter"}
     (tmp_path / "all.yaml").write_text(yaml.safe_dump(defaults | {"exp_name": "all"}))
     assert load_config(tmp_path / "all.yaml") == Config(exp_name="all")
+
+
+def test_every_head_and_every_field_of_a_record_is_told_of(config):
+    for head in HEADS:
+        assert f"`{head}`" in TEXTS["README.md"]
+        assert f"`{head}`" in TEXTS["docs/heads.md"]
+    for record in train(replace(config, epoch=1)):
+        for name in record:
+            assert f"`{name}`" in TEXTS["docs/reading_a_run.md"], name

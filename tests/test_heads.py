@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import FEATURE_DIM, contents, two_folders
+from helpers import FEATURE_DIM, contents, flat_folder, two_folders
 
 import process_feature
 from sola.errors import DataError, SolaError
@@ -402,3 +402,13 @@ def test_masks_of_padded_batches_keep_videos_apart(trained):
             alone = module(video[None])[0]
             torch.testing.assert_close(row[: len(video)], alone, atol=1e-5, rtol=1e-5)
             assert not row[len(video) :].any()
+
+
+def test_names_that_have_the_prefix_already_are_no_difference(workplace, capsys):
+    flat_folder(workplace)
+    options = ["--load_model=0", "--input=flat", "--output=new", "--for=bmn"]
+    process_feature.main(options)
+    assert (workplace / "new/csv_mean_100/v_t5.csv").is_file()
+    output = capsys.readouterr().out
+    assert "files v_<id>.csv" in output
+    assert "expects" not in output

@@ -15,8 +15,7 @@ from sola.config import Config, load_config
 from sola.data.windows import epoch_windows
 from sola.errors import DataError, SolaError, TrainingError
 from sola.method import matching
-from sola.method.matching import epoch_scalars, make_learner, update_ratio
-from sola.method.tsm import loss_landmarks
+from sola.method.matching import epoch_scalars, landmarks, make_learner, update_ratio
 from sola.method.weights import load_weights
 from sola.records import read_records
 from sola.training import loop
@@ -32,7 +31,7 @@ def test_loss_falls_below_the_plateau_and_files_lie_where_they_should(
     config = replace(drawing_config, epoch=60, saving_epoch=40, learning_rate=1e-2)
     records = train(config)
     losses = [r["loss"] for r in records if r["record"] == "epoch"]
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, use_predictor=True)
+    floor, plateau = landmarks(config)
     assert floor < losses[-1] < plateau - 0.02 < losses[0]
     evaluated = [r["epoch"] for r in records if r["record"] == "evaluation"]
     assert evaluated == [0, 40, 60]  # the last epoch always
@@ -274,21 +273,19 @@ def test_metrics_file_holds_one_record_an_epoch_and_one_an_evaluation(config):
     ]  # fmt: skip
 
 
+KEYS_OF_THE_ORIGINAL = """
+exp_name data_root visualizing_dir visualizing_save_path model_save_path feature_save_path
+label_base visualizing_step saving_epoch projection mlp_layer_num batch_size num_workers sampling_duration
+tsm_size step step_start oracle_coef in_feature_dim out_feature_dim network_hidden_unit kernel_size1
+dilation1 kernel_size2 dilation2 mlphead_hidden_unit dissim_proj_hidden_unit dissim_proj_out
+use_dissim_head epoch learning_rate eval_batch_size eval_eval_iter eval_lr eval_momentum eval_epoch
+"""
+
+
 def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
     canonical = dataclasses.asdict(Config(exp_name="x")) | {"eval_eval_iter": 1}
-    new_keys = {
-        "synthetic",
-        "on_bad_file",
-        "seed",
-        "device",
-        "precision",
-        "storage",
-        "storage_dtype",
-        "visualizing_fps",
-    } | {key for key in canonical if key.startswith(("eval_snippets", "eval_protocol"))}
-    settings = canonical | TINY | {"visualizing_save_path": "tsm_vis", "epoch": 1}
-    settings = {key: value for key, value in settings.items() if key not in new_keys}
-    assert len(settings) == 36
+    changes = TINY | {"visualizing_save_path": "tsm_vis", "epoch": 1}
+    settings = {key: (canonical | changes)[key] for key in KEYS_OF_THE_ORIGINAL.split()}
     (workplace / "original.yaml").write_text(yaml.safe_dump(settings))
     train(load_config(workplace / "original.yaml"))
     assert (workplace / "tsm_vis" / "tiny" / "tiny_epoch1.png").is_file()

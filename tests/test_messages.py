@@ -4,11 +4,11 @@ import pytest
 from helpers import TINY
 
 from sola.config import Config
-from sola.method.tsm import loss_landmarks
+from sola.method.matching import landmarks
 from sola.training.messages import describe, health, summary
 
-FLOOR, PLATEAU = loss_landmarks(8, 16.0, use_predictor=True)
 CONFIG = Config(**TINY)
+FLOOR, PLATEAU = landmarks(CONFIG)
 
 
 def epochs(losses=(0.3,), **fields):

@@ -86,9 +86,9 @@ def test_nan_passes_through_to_the_caller():
 
 def test_landmarks():
     target = target_tsm(8, 16.0)
-    floor, plateau = loss_landmarks(8, 16.0, use_predictor=True)
+    floor, plateau = loss_landmarks(target, has_predictor=True)
     assert (round(floor, 4), round(plateau, 4)) == (0.2777, 0.3854)
-    assert round(loss_landmarks(8, 16.0, use_predictor=False)[1], 4) == 0.3668
+    assert round(loss_landmarks(target, has_predictor=False)[1], 4) == 0.3668
     assert similarity_matching_loss(2 * target[None] - 1, target).item() == pytest.approx(
         floor, abs=1e-4
     )

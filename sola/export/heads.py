@@ -20,8 +20,9 @@ NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
 class Head:
     """How to write features for a head, and how to set the head.
 
-    advice: its fields are filled in by advice(). form: settings of formats.Form. folder: below the
-    output. beside: a file that it wants beside the features, made from annotations by BESIDE.
+    advice: what to set, and behind "Trap: " what goes wrong; {folder} and the other fields are
+    filled in by advice(). form: settings of formats.Form. folder: below the output. beside: a file
+    that it wants beside the features, made from annotations by BESIDE.
     """
 
     advice: str
@@ -86,9 +87,9 @@ class Written:
     feature_dim: int
     fps: float
 
-    def prefix(self, annotations: dict[str, Annotation]) -> str:
-        """What stands before the ids in all names: the form's, or ActivityNet's v_."""
-        for prefix in filter(None, (self.form.prefix, "v_")):
+    def prefix(self, annotations: dict[str, Annotation], usual: str = "v_") -> str:
+        """What stands before the ids in all names: the form's, or the usual one, ActivityNet's."""
+        for prefix in filter(None, (self.form.prefix, usual)):
             if all(name.startswith(prefix) for name in self.lengths):
                 return "" if any(name in annotations for name in self.lengths) else prefix
         return ""
@@ -96,7 +97,8 @@ class Written:
 
 def write_for_head(name: str, written: Written, annotations: dict[str, Annotation]) -> None:
     """Say what to set in a head; write what it wants beside the features, from annotations."""
-    print(advice(name, written, written.prefix(annotations)))
+    usual = HEADS[name].form.get("prefix") or "v_"
+    print(advice(name, written, written.prefix(annotations, usual)))
     for note in differences(name, written):
         print(f"note: {note}")
     beside = HEADS[name].beside
@@ -127,6 +129,8 @@ def differences(name: str, written: Written) -> Iterator[str]:
     usual = type(written.form)(**HEADS[name].form)
     for option, value in dataclasses.asdict(written.form).items():
         expected = getattr(usual, option)
+        if option == "prefix" and all(file.startswith(expected) for file in written.lengths):
+            continue  # all names had it before
         if value != expected:
             yield f"{option} is {value}, {name} expects {expected}: adapt its loader"
     if usual.layout == "split" and written.splits == [""]:

@@ -1,5 +1,6 @@
 """Similarity matching: what learns, and one step of it."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,12 @@ from torch.nn import functional as F
 
 from sola.config import Config
 from sola.method.module import SoLaModule, lay_out_taps
-from sola.method.tsm import predicted_tsm, similarity_matching_loss, target_tsm
+from sola.method.tsm import (
+    loss_landmarks,
+    predicted_tsm,
+    similarity_matching_loss,
+    target_tsm,
+)
 from sola.system.device import seed_everything
 from sola.system.ranks import rank_count
 
@@ -84,17 +90,24 @@ def make_learner(config: Config, device: torch.device) -> Learner:
         optimiser=torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=0.01, fused=True
         ),
-        target=target_tsm(config.tsm_size, config.oracle_coef).to(device),
+        target=target_tsm(**config.target).to(device),
         precision=config.precision,
     )
+
+
+@functools.cache
+def landmarks(config: Config) -> tuple[float, float]:
+    """Loss at the floor and on the plateau of a run, see loss_landmarks."""
+    return loss_landmarks(target_tsm(**config.target), has_predictor=config.use_dissim_head)
 
 
 def training_step(learner: Learner, windows: Tensor, share: float = 1.0) -> dict[str, Tensor]:
     """One step of the optimiser on this rank's windows [B, W, C], a share of the whole batch.
 
-    Returns named scalars of the step, times the share: their sums over the ranks are those of the
-    batch. What is returned here is recorded and resumed under its name, see epoch_scalars. Nothing
-    waits for the device.
+    Returns named scalars of the step, times the share: their sums over the ranks are the batch's.
+    (Of what all ranks have in common, as weights and gradients, each gives its share, too.) What is
+    returned here is recorded and resumed under its name, see epoch_scalars; a curve of it is a line
+    in plots/curves.py. Nothing waits for the device.
     """
     torch.backends.cuda.matmul.allow_tf32 = learner.precision == "tf32"  # not for the probe
     uses_bf16 = learner.precision == "bf16"

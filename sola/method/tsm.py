@@ -5,7 +5,6 @@ B batch, T time (snippets of a video or window), L gathered positions of a windo
 A TSM is a temporal self-similarity matrix, [L, L], with time running along both axes.
 """
 
-import functools
 import math
 
 import torch
@@ -49,17 +48,16 @@ def similarity_matching_loss(cosines: Tensor, target: Tensor) -> Tensor:
     return -(target * p.log() + (1 - target) * (1 - p).log()).mean()
 
 
-@functools.cache
-def loss_landmarks(tsm_size: int, oracle_coef: float, use_predictor: bool) -> tuple[float, float]:
+def loss_landmarks(target: Tensor, *, has_predictor: bool) -> tuple[float, float]:
     """Loss at the floor and on the plateau, the two levels that tell what a loss value means.
 
-    The floor is the target's own entropy: no prediction goes below it. The plateau is the best
-    constant similarity: a run that stays there has learned no temporal structure. Without a
-    predictor the diagonal is always 1, so that the constant covers the other entries only.
+    target: [L, L]. The floor is the target's own entropy: no prediction goes below it. The plateau
+    is the best constant similarity: a run that stays there has learned no temporal structure.
+    Without a predictor the diagonal is always 1, and the constant covers the other entries only.
     """
-    target = target_tsm(tsm_size, oracle_coef).double()
+    target, tsm_size = target.double(), len(target)
     floor = _binary_entropy(target).mean().item()
-    if use_predictor:
+    if has_predictor:
         return floor, _binary_entropy(target.mean()).item()
     others = target[~torch.eye(tsm_size, dtype=torch.bool)]
     diagonal_loss = -math.log(1 - PROBABILITY_EPSILON) * tsm_size

@@ -14,8 +14,14 @@ from torch import Tensor
 from sola.config import Config
 from sola.data.windows import FileWindows, HeldWindows, open_windows, plan_epoch
 from sola.errors import TrainingError
-from sola.method.matching import Learner, epoch_scalars, make_learner, training_step, update_ratio
-from sola.method.tsm import loss_landmarks
+from sola.method.matching import (
+    Learner,
+    epoch_scalars,
+    landmarks,
+    make_learner,
+    training_step,
+    update_ratio,
+)
 from sola.method.weights import save
 from sola.records import Record, append_record, read_records
 from sola.system.cli import progress
@@ -130,7 +136,7 @@ def open_store(run: Run) -> FileWindows | HeldWindows:
     config, device = run.config, run.learner.device
     with run.clock.timed("reading"):
         windows = open_windows(config, run.inputs.videos, device)
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+    floor, plateau = landmarks(config)
     ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
     print(f"training on {device}{ranks}, {len(run.inputs.videos)} windows an epoch")
     print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}")
@@ -178,7 +184,7 @@ def add_record(run: Run, epoch: int, figures: dict[str, float]) -> None:
     figures["tanh_alpha"] = run.learner.model.module.alpha.tanh().item()
     if not weights_are_finite(run.learner) or not all(map(math.isfinite, figures.values())):
         raise TrainingError(f"epoch {epoch}: {diverged(config)}")
-    floor, plateau = loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
+    floor, plateau = landmarks(config)
     record = {"record": "epoch", "epoch": epoch} | figures
     record |= {"loss_floor": floor, "loss_plateau": plateau, "windows": len(run.inputs.videos)}
     record |= run.clock.lap() | run.inputs.skipped

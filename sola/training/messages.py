@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from sola.config import Config
-from sola.method.tsm import loss_landmarks
+from sola.method.matching import landmarks
 from sola.records import Record, best_evaluation, comparable, evaluations, gain
 
 PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
@@ -49,13 +49,8 @@ def health(records: Sequence[Record], config: Config) -> list[str]:
 
 def _ways_down(epochs: Iterable[Record], config: Config) -> list[float]:
     """How far each epoch's loss has come: 0 at the plateau, 1 at the floor."""
-    floor, plateau = _landmarks(config)
+    floor, plateau = landmarks(config)
     return [(plateau - record["loss"]) / max(plateau - floor, 1e-12) for record in epochs]
-
-
-def _landmarks(config: Config) -> tuple[float, float]:
-    """The loss at the floor and on the plateau."""
-    return loss_landmarks(config.tsm_size, config.oracle_coef, config.use_dissim_head)
 
 
 def _find_plateau(epochs: Sequence[Record], config: Config) -> str | None:
@@ -128,7 +123,7 @@ def summary(config: Config, records: Sequence[Record]) -> str:
         lines.append(
             f"warning: the loss, {epochs[-1]['loss']:.4f}, is {'hardly' if way > 0 else 'not'} "
             "below the plateau, "
-            f"{_landmarks(config)[1]:.4f}, that a constant similarity reaches: no temporal "
+            f"{landmarks(config)[1]:.4f}, that a constant similarity reaches: no temporal "
             "structure is learned yet. It takes more steps (epoch, or a smaller batch_size) or "
             "another learning_rate; features with a large common mean stay there for long"
         )
