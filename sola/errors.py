@@ -76,7 +76,8 @@ def parsing(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, Python's or PyTorch's."""
-    signs = ("CUDA out of memory", "can't allocate memory", "not enough memory")
+    signs = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs += ("can't allocate memory", "not enough memory")
     is_of_torch = isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     return isinstance(error, MemoryError) or is_of_torch
 

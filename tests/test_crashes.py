@@ -201,6 +201,16 @@ def test_a_script_leaves_at_once_whatever_it_is_at(workplace, body, number):
     assert result.stderr == "interrupted; the same command goes on from what is saved\n"
 
 
+def test_a_closed_standard_error_changes_nothing(workplace):
+    (workplace / "script.py").write_text(
+        "import os, signal\n"
+        "from sola.system.cli import run_script\n"
+        "run_script(lambda: (os.close(2), signal.raise_signal(signal.SIGTERM)))\n"
+    )
+    ended = subprocess.run([sys.executable, "script.py"], cwd=workplace, env=ENVIRONMENT)
+    assert ended.returncode == 143
+
+
 def test_signals_that_the_caller_ignores_stay_ignored(workplace):
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

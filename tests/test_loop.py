@@ -275,10 +275,11 @@ def test_metrics_file_holds_one_record_an_epoch_and_one_an_evaluation(config):
 
 KEYS_OF_THE_ORIGINAL = """
 exp_name data_root visualizing_dir visualizing_save_path model_save_path feature_save_path
-label_base visualizing_step saving_epoch projection mlp_layer_num batch_size num_workers sampling_duration
-tsm_size step step_start oracle_coef in_feature_dim out_feature_dim network_hidden_unit kernel_size1
-dilation1 kernel_size2 dilation2 mlphead_hidden_unit dissim_proj_hidden_unit dissim_proj_out
-use_dissim_head epoch learning_rate eval_batch_size eval_eval_iter eval_lr eval_momentum eval_epoch
+label_base visualizing_step saving_epoch projection mlp_layer_num batch_size num_workers
+sampling_duration tsm_size step step_start oracle_coef in_feature_dim out_feature_dim
+network_hidden_unit kernel_size1 dilation1 kernel_size2 dilation2 mlphead_hidden_unit
+dissim_proj_hidden_unit dissim_proj_out use_dissim_head epoch learning_rate eval_batch_size
+eval_eval_iter eval_lr eval_momentum eval_epoch
 """
 
 

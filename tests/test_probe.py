@@ -219,13 +219,15 @@ def test_one_class_alone_is_refused():
 
 @pytest.mark.parametrize("kernel_sizes", [(5, 3), (1, 1)])
 def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch, kernel_sizes):
-    monkeypatch.setattr("sola.probe.snippets.SNIPPETS_PER_BATCH", 7)  # batches cut through videos
+    monkeypatch.setattr("sola.probe.snippets.ROWS_PER_BATCH", 40)  # batches cut through videos
     torch.manual_seed(0)
     module = SoLaModule(16, 8, kernel_sizes, (2, 1))  # reach 5: some videos are shorter
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     files = [*open_split("HACS_DATA", "validation", 16, BadFiles("error")).videos.values()]
-    chosen = [np.random.default_rng(v).random(file.length) < 0.4 for v, file in enumerate(files)]
+    shares = [0.4, 0.4, 0.4, 0.4, 0.05, 0.4, 0.05, 0.05]  # of some the whole is encoded
+    draws = [np.random.default_rng(v).random(file.length) for v, file in enumerate(files)]
+    chosen = [draw < share for draw, share in zip(draws, shares, strict=True)]
     chosen[0][:] = chosen[4][[0, 1, 2, -2, -1]] = True  # one snippet, and both borders
     chosen[5][:] = False
     whole = [encode_video(module, read_features(file)) for file in files]

@@ -85,6 +85,11 @@ def test_a_state_of_the_version_before_is_continued(config, monkeypatch):
     for key in ("version", "steps"):
         del state[key]
     scalars = state.pop("scalars")
+    state["seconds"] = state["seconds"]["seconds"]  # as the first ones had it
+    for moments in state["optimiser"].values():  # with weights that lay in memory in another order
+        for name in ("exp_avg", "exp_avg_sq"):
+            other = moments[name].transpose(0, -1).clone(memory_format=torch.contiguous_format)
+            moments[name] = other.transpose(0, -1)
     state["figures"] = torch.stack([scalars[n] for n in SCALARS_OF_VERSION_1], dim=1)  # [steps, 3]
     save(path, state)
     assert same(uninterrupted, weights_after(config))
@@ -232,3 +237,15 @@ def test_labels_that_come_later_are_used(workplace, config):
     records = train(config)
     assert [r["epoch"] for r in records if r["record"] == "evaluation"] == [4]
     assert "untouched" not in summary(config, records)  # which were not scored
+
+
+def test_the_last_epoch_is_saved_and_probed_also_when_told_so_later(config, monkeypatch):
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        dies_at_call(patch, loop, "training_step", 10)  # epochs 1, 2, 3 are done, 3 is not saved
+        with contextlib.suppress(KeyboardInterrupt):
+            train(config)
+    assert not config.model_file(3).exists()
+    records = train(replace(config, epoch=3))
+    assert config.model_file(3).exists()
+    assert [r["epoch"] for r in records if r["record"] == "evaluation"] == [0, 2, 3]

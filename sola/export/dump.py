@@ -26,7 +26,7 @@ from sola.export.source import (
 )
 from sola.system.cli import progress
 from sola.system.device import resolve_device
-from sola.system.files import only_user_of
+from sola.system.files import only_user_of, sync_folder
 from sola.system.prefetch import in_background
 from sola.system.ranks import (
     from_all_ranks,
@@ -38,7 +38,6 @@ from sola.system.ranks import (
 )
 
 READERS = WRITERS = 4  # threads
-VIDEOS_PER_SYNC = 32
 AHEAD = 8  # videos in memory that are read and not yet encoded, and as many not yet written
 
 
@@ -78,7 +77,6 @@ def export_features(
                 width = encoder.output_dim(sources.input_dim)
                 written = Written(folder, form, sources.splits, lengths, width, target.fps)
                 write_for_head(target.head, written, sources.annotations)
-            os.sync()
             write_manifest(folder, content, finished=True)
     return folder
 
@@ -149,14 +147,13 @@ def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Vid
         for video, features in zip(share, read, strict=True)
     )
 
-    def write(job: tuple[int, tuple[Video, np.ndarray]]) -> None:
-        number, (video, features) = job
+    def write(job: tuple[Video, np.ndarray]) -> None:
+        video, features = job
         form.write(form.path(folder, video.split, video.name), features)
-        if number % VIDEOS_PER_SYNC == 0:  # while others are encoded: the last one has less to do
-            os.sync()
 
-    jobs = enumerate(encoded, start=1)
-    written = in_background(write, jobs, threads=WRITERS, ahead=AHEAD)
+    written = in_background(write, encoded, threads=WRITERS, ahead=AHEAD)
     for _ in progress(written, total=len(share), desc="features", unit="video"):
         pass
+    for place in {form.place(folder, video.split) for video in share}:
+        sync_folder(place)  # the files in it are: by the threads that write them
     from_all_ranks([rank()])  # waits for all of them

@@ -71,13 +71,13 @@ class Form:
         if self.dtype != "float32" and not np.isfinite(array).all():
             raise DataError(f"{path}: its values are beyond the range of {self.dtype}")
         if self.format == "npy":
-            write_npy(path, array, is_synced=False)
+            write_npy(path, array, syncs_folder=False)
         elif self.format == "csv":
-            write_atomically(path, csv_text(array), is_synced=False)
+            write_atomically(path, csv_text(array), syncs_folder=False)
         else:
             with parsing(path, "its name is no UTF-8, as one in an h5 must be", "rename it"):
                 path.stem.encode()
-            write_atomically(path, h5_bytes(path.stem, array), is_synced=False)
+            write_atomically(path, h5_bytes(path.stem, array), syncs_folder=False)
 
 
 def resize_linear(features: np.ndarray, length: int) -> np.ndarray:

@@ -61,11 +61,14 @@ def make_ready(
     for place in places:
         clear_temporary(place, f".{form.format}")
     if other or overwrite or earlier.get("is_doubtful"):
+        if (folder / MANIFEST).exists():  # from now on it is not finished
+            write_manifest(folder, earlier, finished=False)
         for path in _feature_files(own, form):  # until all are, the manifest is still theirs
             path.unlink(missing_ok=True)
         earlier["splits"] = []
-    if other:
-        print(f"{folder}: {said} removed", flush=True)
+    if other or earlier.get("is_doubtful"):
+        what = said if other else "features of an earlier version that had not finished"
+        print(f"{folder}: {what} removed")
     for key in ("splits", "beside"):
         content[key] = sorted({*about[key], *earlier[key]})
     write_manifest(folder, content, finished=False)
@@ -105,7 +108,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     with parsing(path, "damaged", "remove its folder to compute the features anew", SolaError):
         content = json.loads(text)
         listed = content.get("features", {})  # split -> videos: an earlier version's
-        return {
+        return content | {
             "sha256": content["sha256"],
             "dilations": content["dilations"],
             "data_root": check_path(content["data_root"]),

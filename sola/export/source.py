@@ -21,6 +21,7 @@ from sola.export.formats import Form
 from sola.method.module import SoLaModule, encode_video
 from sola.method.weights import file_sha256, load_module
 from sola.records import best_evaluation, comparable, gain, read_records, saved_epochs
+from sola.system.ranks import from_first_rank
 
 UNTOUCHED = "none: epoch 0, features untouched"
 
@@ -80,7 +81,7 @@ class Encoder:
 
 def open_encoder(config: Config, load_model: str, device: torch.device) -> Encoder:
     """The module that --load_model names, on a device. Raises CheckpointError without it."""
-    name, path = find_checkpoint(config, load_model)
+    name, path = from_first_rank(lambda: find_checkpoint(config, load_model))
     if path is None:
         return Encoder(name, UNTOUCHED, UNTOUCHED, [], config.to_yaml(), None)
     beside = path.parent / "config.yaml"

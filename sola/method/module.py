@@ -59,7 +59,8 @@ class SoLaModule(nn.Module):
         hidden = _conv_at(first, x, times, hidden_times).relu()  # [B, len(hidden_times), H]
         hidden = _conv_at(second, hidden, hidden_times, positions).relu()  # [B, L, H]
         update = F.linear(hidden, last.weight[:, :, 0], last.bias)  # [B, L, C]
-        return x[:, positions] + torch.tanh(self.alpha) * update
+        rows, _ = _rows_seen(times, positions, (0,), x.device)
+        return x.index_select(1, rows) + torch.tanh(self.alpha) * update
 
 
 @torch.inference_mode()
@@ -108,4 +109,5 @@ def _rows_seen(
     """Rows of x [B, R, C] that the taps see for each wanted time, [W * k]; R where x has none."""
     row_of = {time: row for row, time in enumerate(times)}
     rows = [row_of.get(time, len(times)) for time in _times_seen(wanted, taps)]
-    return torch.tensor(rows, dtype=torch.int64, device=device), len(times) in rows
+    with torch.inference_mode(False):  # a probe may ask first, for rows that a training uses, too
+        return torch.tensor(rows, dtype=torch.int64, device=device), len(times) in rows

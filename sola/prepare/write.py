@@ -94,11 +94,12 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool) -> None:
         if other_folder:
             try:
                 _write({unfinished / path.relative_to(folder): contents[path] for path in contents})
+                set_aside(yaml_file)  # first, so that no YAML ever stands beside another's data
                 set_aside(folder)
                 os.rename(unfinished, folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-        if other_yaml:
+        if not _holds(yaml_file, text):
             set_aside(yaml_file)
             write_atomically(yaml_file, text)
     written = f"{len(contents)} files and links written"

@@ -35,6 +35,7 @@ def resolve_device(name: str) -> torch.device:
         if not available or device.index >= count:
             raise SolaError(f"device {name}: this machine has {count} usable CUDA devices")
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # of convolutions; on unless told otherwise
     return device
 
 

@@ -17,12 +17,14 @@ from sola.errors import SolaError
 NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}  # some network disks
 
 
-def write_atomically(path: str | Path, *parts: bytes | memoryview, is_synced: bool = True) -> None:
+def write_atomically(
+    path: str | Path, *parts: bytes | memoryview, is_synced: bool = True, syncs_folder: bool = True
+) -> None:
     """Write a file, with its folder, so that it is seen whole or not at all.
 
-    is_synced: also after a power failure. The temporary file lies in the same folder under a hidden
-    name of its own ending in .tmp. Raises SolaError, naming the file and its size, when it cannot
-    be written; an earlier file then stays.
+    is_synced: also after a power failure, once its folder is synced, too. The temporary file lies
+    in the same folder under a hidden name of its own ending in .tmp. Raises SolaError, naming the
+    file and its size, when it cannot be written; an earlier file then stays.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
@@ -39,14 +41,14 @@ def write_atomically(path: str | Path, *parts: bytes | memoryview, is_synced: bo
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        if is_synced:
-            _sync_folder(path.parent)
+        if is_synced and syncs_folder:
+            sync_folder(path.parent)
     except OSError as error:
         size = sum(map(len, parts))
         raise SolaError(f"{path}: cannot write its {size} bytes: {error.strerror}") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in it survive a power failure, on disks that can."""
     file = os.open(folder, os.O_RDONLY)
     try:
@@ -56,12 +58,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def write_npy(path: str | Path, array: np.ndarray, *, is_synced: bool = True) -> None:
-    """np.save, atomically, of an array in C order."""
+def write_npy(path: str | Path, array: np.ndarray, **syncs: bool) -> None:
+    """np.save, atomically, of an array in C order; syncs: as of write_atomically."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     values = array.reshape(-1).view(np.uint8).data
-    write_atomically(path, header.getbuffer(), values, is_synced=is_synced)
+    write_atomically(path, header.getbuffer(), values, **syncs)
 
 
 def clear_temporary(folder: Path, suffix: str = "") -> None:
@@ -110,7 +112,8 @@ def only_user_of(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         if file is not None:
-            path.unlink(missing_ok=True)  # before it is given back
+            with contextlib.suppress(OSError):
+                path.unlink()  # before it is given back
             os.close(file)
 
 
@@ -129,6 +132,8 @@ def _open_locked(path: Path, folder: str | Path) -> int | None:
         if error.errno in NO_LOCKS_HERE:
             print(f"note: no locks on this disk; let no other process use {folder}")
             return None
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise SolaError(f"{path}: cannot be locked: {error.strerror}") from error
         who = holder or "another process"
         raise SolaError(f"{folder}: in use by {who}; wait until that ends") from error
     if not _is_at(path, file):  # its last holder has just removed it

@@ -45,7 +45,8 @@ def _leave_on(number: int, _: FrameType | None) -> NoReturn:
 def leave(number: int, message: str) -> NoReturn:
     """Say a last line, and leave without waiting for threads: one may be blocked by a file."""
     if is_first_rank():
-        os.write(2, f"{message}\n".encode(errors="backslashreplace"))
+        with contextlib.suppress(OSError):  # standard error may be closed
+            os.write(2, f"{message}\n".encode(errors="backslashreplace"))
     os._exit(128 + number)
 
 

@@ -81,9 +81,11 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
             restore(learner, state, config.run_folder)
             steps = f", and {state.steps} steps" if state.steps else ""
             print(f"{config.run_folder}: {state.epoch} of {config.epoch} epochs are done{steps}")
-        is_saved = state.epoch == 0 or config.model_file(state.epoch).exists()
-        if is_first_rank() and is_saved and not state.steps:
-            probe_and_draw_curves(run, state.epoch)
+        if is_first_rank() and not state.steps:
+            if 0 < state.epoch == config.epoch:  # which may have been saved by time alone
+                save_weights(run, state.epoch)
+            if state.epoch == 0 or config.model_file(state.epoch).exists():
+                probe_and_draw_curves(run, state.epoch)
         if state.epoch < config.epoch:
             train_epochs(run, state)
         return from_first_rank(lambda: run.records)
@@ -120,9 +122,7 @@ def train_epochs(run: Run, before: TrainingState) -> None:
             ratio = update_ratio(learner, windows_of_step)
             add_record(run, epoch, epoch_scalars(seen, plan.sizes) | {"update_ratio": ratio})
             if is_saving(config, epoch) and is_first_rank():
-                weights = learner.model.module.state_dict()
-                weights = {name: value.cpu().contiguous() for name, value in weights.items()}
-                save(config.model_file(epoch), weights)
+                save_weights(run, epoch)
             if is_saving(config, epoch) or any_rank(is_saving_due(run, signals), learner.device):
                 save_progress(run, TrainingState(epoch=epoch))
                 stop_if_asked(signals, learner.device, f"after epoch {epoch} of {config.epoch}")
@@ -216,6 +216,13 @@ def save_progress(run: Run, state: TrainingState) -> None:
         }
         save_state(run.config.run_folder, dataclasses.replace(state, **changes))
     run.saved_at = time.monotonic()
+
+
+def save_weights(run: Run, epoch: int) -> None:
+    """Save the module's checkpoint, unless it is there."""
+    path, weights = run.config.model_file(epoch), run.learner.model.module.state_dict()
+    if not path.exists():
+        save(path, {name: value.cpu().contiguous() for name, value in weights.items()})
 
 
 def stop_if_asked(signals: DeferredSignals, device: torch.device, where: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sola.config import Config
@@ -52,6 +53,10 @@ class Clock:
     """Where the time since the last epoch's record went: fields of a record -> seconds."""
 
     def __init__(self, before: dict[str, float]) -> None:
+        self.begin(before)
+
+    def begin(self, before: dict[str, float]) -> None:
+        """Begin anew, with what was spent before an interruption."""
         self.parts = {"seconds_reading": 0.0, "seconds_drawing": 0.0} | before
         self.started = time.perf_counter() - self.parts.pop("seconds", 0.0)
 
@@ -76,7 +81,7 @@ class Clock:
     def lap(self) -> dict[str, float]:
         """The seconds for a record; they begin again at 0."""
         seconds = self.seconds
-        self.__init__({})
+        self.begin({})
         return {name: round(value, 3) for name, value in seconds.items()}
 
 
@@ -110,6 +115,8 @@ def read_state(path: Path) -> TrainingState:
             raise CheckpointError(
                 f"{path}: was written by a later version of this program; continue with that"
             )
+        if isinstance(content.get("seconds"), float):  # as the first ones had it
+            content["seconds"] = {"seconds": content["seconds"]}
         if version == 1:
             figures = content.pop("figures")  # float64 [steps, 3]
             scalars = zip(SCALARS_OF_VERSION_1, figures.T.contiguous(), strict=True)
@@ -147,6 +154,8 @@ def restore(learner: Learner, state: TrainingState, folder: Path) -> None:
             for name in ("exp_avg", "exp_avg_sq"):
                 if moments[name].shape != parameters[number].shape:
                     raise ValueError(f"{name} of another shape")
+                # laid out as the weight is: the fused optimiser goes through memory side by side
+                moments[name] = torch.empty_like(parameters[number].data).copy_(moments[name])
         groups = learner.optimiser.state_dict()["param_groups"]
         learner.optimiser.load_state_dict({"state": state.optimiser, "param_groups": groups})
 
