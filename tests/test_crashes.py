@@ -16,6 +16,7 @@ from helpers import REPOSITORY, replace, same, weights_after, without_seconds
 
 from sola.config import load_config
 from sola.errors import SolaError
+from sola.records import read_records
 from sola.system.files import only_user_of
 from sola.system.signals import DeferredSignals, Interrupted
 from sola.training import loop
@@ -42,16 +43,16 @@ def run_killed(workplace, kills, script, *arguments):
 
 
 def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
-    settings = ["exp_name=NAME", "epoch=20", "saving_epoch=20"]
+    settings = ["exp_name=NAME", "epoch=10", "saving_epoch=10"]
     run_killed(workplace, kills, "main_simsiam", *settings)
-    whole, killed = (replace(config, exp_name=name, epoch=20) for name in ("whole", "killed"))
+    whole, killed = (replace(config, exp_name=name, epoch=10) for name in ("whole", "killed"))
     assert without_seconds(whole) == without_seconds(killed)
-    assert whole.model_file(20).read_bytes() == killed.model_file(20).read_bytes()
+    assert whole.model_file(10).read_bytes() == killed.model_file(10).read_bytes()
     states = [load_state(run.run_folder) for run in (whole, killed)]
     assert same(states[0].model, states[1].model)
     moments = [state.optimiser for state in states]
     assert all(same(moments[0][number], moments[1][number]) for number in moments[0])
-    assert whole.picture_folder.joinpath("whole_epoch20.png").exists()
+    assert whole.picture_folder.joinpath("whole_epoch10.png").exists()
     names = [
         {re.sub(r"whole|killed|(?<=state_)\d+-\d+", "", path.name) for path in folder.iterdir()}
         for run in (whole, killed)
@@ -257,6 +258,22 @@ def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
     assert not (workplace / "models/.tiny.lock").exists()
 
 
+def test_a_reader_that_has_gone_loses_nothing(workplace, config):
+    """As tee, which a terminal's Ctrl-C ends first."""
+    settings = ["epoch=100000", "saving_epoch=100000", "label_base=none"]
+    process = subprocess.Popen(
+        [*SCRIPT, "--yaml_path=tiny.yaml", *settings], cwd=workplace, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    read_until(process, "epoch 2/")
+    process.stdout.close()
+    while len(read_records(config.metrics_file)) < 6:
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert load_state(config.run_folder).epoch >= 6
+
+
 def test_another_name_of_a_folder_is_no_way_in(workplace, config):
     (workplace / "models").mkdir()
     (workplace / "other").symlink_to("models")
@@ -376,7 +393,7 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_later(config, limit):
 
 
 @pytest.mark.parametrize(
-    "change", ["model", "moments", "one moment missing", "odd moments", "too many steps"]
+    "change", ["model", "moments", "steps", "one moment missing", "odd moments", "too many steps"]
 )
 def test_a_state_of_another_run_is_refused(config, change):
     train(replace(config, epoch=1, saving_epoch=1))
@@ -386,6 +403,8 @@ def test_a_state_of_another_run_is_refused(config, change):
         state["model"]["module.alpha"] = torch.zeros(2)
     elif change == "moments":
         state["optimiser"][0]["exp_avg"] = torch.zeros(2)
+    elif change == "steps":
+        state["optimiser"][0]["step"] = torch.zeros(3)
     elif change == "one moment missing":
         del state["optimiser"][2]
     elif change == "odd moments":
@@ -398,7 +417,7 @@ def test_a_state_of_another_run_is_refused(config, change):
         train(config)
 
 
-@pytest.mark.parametrize("change", ["seconds", "scalars", "size", "identity", "epoch"])
+@pytest.mark.parametrize("change", ["seconds", "scalars", "no loss", "size", "identity", "epoch"])
 def test_a_state_with_odd_values_is_damaged(config, change):
     train(replace(config, epoch=1, saving_epoch=1))
     state = torch.load(config.run_folder / "state_1-0.pt")
@@ -406,6 +425,8 @@ def test_a_state_with_odd_values_is_damaged(config, change):
         state["seconds"]["seconds"] = float("nan")
     elif change == "scalars":
         state["scalars"] = {"loss": torch.zeros(3)}
+    elif change == "no loss":
+        state["steps"], state["scalars"] = 1, {"other": torch.zeros(1, dtype=torch.float64)}
     elif change == "size":
         state["scalars"] = {"loss": torch.zeros(1, dtype=torch.float64).expand(10**14)}
         state["steps"] = 10**14

@@ -38,6 +38,14 @@ def test_rows_of_any_real_dtype_and_order(tmp_path, dtype, order, rows):
     np.testing.assert_array_equal(features, expected)
 
 
+def test_a_header_that_pythons_parser_gives_up_on_is_a_bad_file(tmp_path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1, 16), }\n"
+    path = tmp_path / "v.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match=r"v\.npy: not a readable npy file"):
+        open_array(path)
+
+
 def test_a_video_of_one_snippet_keeps_its_rank(tmp_path):
     np.save(tmp_path / "v.npy", VALUES[:1])
     assert read_features(open_features(tmp_path / "v.npy", 5)).shape == (1, 5)

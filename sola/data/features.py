@@ -106,7 +106,11 @@ def open_array(path: str | Path) -> ArrayFile:
     with parsing(path, "not a readable npy file", kind=BadFileError), HEADER_LOCK:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote, or odd escapes
-            shape, fortran_order, dtype = readers[np.lib.format.read_magic(start)[0]](start)
+            read_header = readers[np.lib.format.read_magic(start)[0]]
+            try:
+                shape, fortran_order, dtype = read_header(start)
+            except MemoryError as error:  # so says Python of thousands of signs before a number
+                raise ValueError("nested too deeply") from error
         offset = start.tell()
         needed = offset + math.prod(shape) * dtype.itemsize
     if dtype.kind not in "fiub":

@@ -70,7 +70,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     with parsing(path, "not a state_dict of weights", "take another file", CheckpointError):
         weights = dict(weights)
         for name, value in weights.items():
-            if not value.is_floating_point():
+            if not value.is_floating_point() or not value.numel():
                 raise ValueError(f"{name} is no tensor of floats")
             if not value.isfinite().all():
                 raise CheckpointError(f"{path}: {name} holds NaN or infinite values")

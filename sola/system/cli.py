@@ -104,10 +104,19 @@ def _line(error: Exception) -> str | None:
     return None
 
 
+def say(line: str) -> None:
+    """Print a line; where its reader has gone, as `tee` upon Ctrl-C, say no more and go on."""
+    try:
+        print(line)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def progress(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar on standard error; none when that is not a terminal."""
     from tqdm import tqdm
 
     options = {"delay": 0.5, "leave": False, "dynamic_ncols": True} | options
-    options["disable"] = None if is_first_rank() else True  # None: where there is no terminal
+    is_shown = is_first_rank() and sys.stderr is not None  # which the caller may have closed
+    options["disable"] = None if is_shown else True  # None: where there is no terminal
     return tqdm(items, **options)

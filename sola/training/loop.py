@@ -24,7 +24,7 @@ from sola.method.matching import (
 )
 from sola.method.weights import save
 from sola.records import Record, append_record, read_records
-from sola.system.cli import progress
+from sola.system.cli import progress, say
 from sola.system.device import resolve_device
 from sola.system.files import only_user_of
 from sola.system.ranks import any_rank, from_first_rank, is_first_rank, join_ranks, rank_count
@@ -191,9 +191,8 @@ def add_record(run: Run, epoch: int, figures: dict[str, float]) -> None:
     if is_first_rank():
         append_record(config.metrics_file, record)
         run.records.append(record)
-        print(describe(record, config))
-        for line in health(run.records, config):
-            print(line)
+        for line in (describe(record, config), *health(run.records, config)):
+            say(line)
         is_long = record["seconds"] - record["seconds_drawing"] >= LONG_EPOCH
         if is_long and not is_saving(config, epoch):
             with run.clock.timed("drawing"):

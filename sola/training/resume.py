@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import math
 import re
 import time
 from collections.abc import Iterator
@@ -122,10 +121,14 @@ def read_state(path: Path) -> TrainingState:
             scalars = zip(SCALARS_OF_VERSION_1, figures.T.contiguous(), strict=True)
             content |= {"steps": len(figures), "scalars": dict(scalars)}
         state = TrainingState(**content)
-        shapes = {name: tuple(values.shape) for name, values in state.scalars.items()}
-        if shapes != dict.fromkeys(shapes, (state.steps,)) or min(state.epoch, state.steps) < 0:
-            raise ValueError("its scalars")
-        if not all(math.isfinite(seconds) for seconds in state.seconds.values()):
+        if {type(state.epoch), type(state.steps)} != {int} or min(state.epoch, state.steps) < 0:
+            raise ValueError("its epoch or steps")
+        for name, values in state.scalars.items():
+            if values.shape != (state.steps,) or values.dtype != torch.float64 or values.is_meta:
+                raise ValueError(f"its scalar {name}")
+        if state.steps and "loss" not in state.scalars:
+            raise ValueError("without a loss")
+        if not all(type(seconds) is float and seconds < 1e12 for seconds in state.seconds.values()):
             raise ValueError("its seconds")
         identity = state.identity | state.identity["config"]
         if not all(
@@ -151,6 +154,8 @@ def restore(learner: Learner, state: TrainingState, folder: Path) -> None:
         if state.optimiser and state.optimiser.keys() != parameters.keys():
             raise ValueError("other moments")
         for number, moments in state.optimiser.items():
+            if moments["step"].numel() != 1:
+                raise ValueError("its number of steps")
             for name in ("exp_avg", "exp_avg_sq"):
                 if moments[name].shape != parameters[number].shape:
                     raise ValueError(f"{name} of another shape")
@@ -168,8 +173,8 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> Train
     """
     folder = config.run_folder
     if restart:
-        set_aside(folder)
         set_aside(config.picture_folder)
+        set_aside(folder)
     clear_temporary(folder)
     clear_temporary(config.picture_folder)
     state = load_state(folder)
