@@ -61,18 +61,22 @@ def make_ready(
     for place in places:
         clear_temporary(place, f".{form.format}")
     if other or overwrite or earlier.get("is_doubtful"):
-        if (folder / MANIFEST).exists():  # from now on it is not finished
-            write_manifest(folder, earlier, finished=False)
-        for path in _feature_files(own, form):  # until all are, the manifest is still theirs
-            path.unlink(missing_ok=True)
+        _remove(folder, form, own, earlier)
         earlier["splits"] = []
     if other or earlier.get("is_doubtful"):
-        what = said if other else "features of an earlier version that had not finished"
-        print(f"{folder}: {what} removed")
+        print(f"{folder}: {said if other else 'features of a dump that had not finished'} removed")
     for key in ("splits", "beside"):
         content[key] = sorted({*about[key], *earlier[key]})
     write_manifest(folder, content, finished=False)
     return content
+
+
+def _remove(folder: Path, form: Form, own: Collection[Path], earlier: dict[str, Any]) -> None:
+    """Remove a dump's features; a kill here leaves its manifest, which asks for it again."""
+    if (folder / MANIFEST).exists():  # from now on it is not finished
+        write_manifest(folder, earlier, finished=False)
+    for path in _feature_files(own, form):
+        path.unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path, content: dict[str, Any], *, finished: bool) -> None:
