@@ -225,7 +225,7 @@ def test_snippets_equal_those_of_whole_videos(workplace, monkeypatch, kernel_siz
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     files = [*open_split("HACS_DATA", "validation", 16, BadFiles("error")).videos.values()]
-    shares = [0.4, 0.4, 0.4, 0.4, 0.05, 0.4, 0.05, 0.05]  # of some the whole is encoded
+    shares = [0.4, 0.4, 0.4, 0.4, 0.05, 0.4, 0.05, 0.05]
     draws = [np.random.default_rng(v).random(file.length) for v, file in enumerate(files)]
     chosen = [draw < share for draw, share in zip(draws, shares, strict=True)]
     chosen[0][:] = chosen[4][[0, 1, 2, -2, -1]] = True  # one snippet, and both borders

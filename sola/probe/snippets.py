@@ -10,7 +10,7 @@ import torch
 
 from sola.data.features import FeatureFile, is_finite, read_features
 from sola.errors import DataError
-from sola.method.module import SoLaModule, encode_video
+from sola.method.module import SoLaModule
 from sola.system.cli import progress
 from sola.system.device import random_generator
 from sola.system.prefetch import in_background
@@ -82,8 +82,7 @@ def encode_snippets(
     videos: of each snippet, indices into the files, ascending, [N]. times: in its video, ascending
     there, [N]. A snippet is encoded within its clip, the rows within the module's reach. Clips of
     one size with the snippet at one place, as almost all are but at borders of videos, share a
-    matrix product: video by video takes three times as long. A video is encoded whole where its
-    clips would have more rows.
+    matrix product: video by video takes three times as long.
     """
     lengths = np.array([file.length for file in files])[videos]
     sizes = np.minimum(lengths, 2 * module.reach + 1)
@@ -91,17 +90,8 @@ def encode_snippets(
     places = times - starts
     encoded = np.empty((len(times), files[0].shape[1]), np.float32)
     bar = progress(total=len(times), desc="probe", unit="snippet")
-    is_dense = (np.bincount(videos, minlength=len(files))[videos] * sizes) > lengths
-    dense = np.unique(videos[is_dense])
-    wholes = in_background(
-        read_features, [files[video] for video in dense], threads=READERS, ahead=BATCHES_AHEAD
-    )
-    for video, features in zip(dense, wholes, strict=True):
-        own = np.flatnonzero(videos == video)
-        encoded[own] = encode_video(module, features)[times[own]]
-        bar.update(len(own))
     read = partial(_read_clips, files, videos, starts)
-    batches = [*_batches(np.flatnonzero(~is_dense), sizes, places)]
+    batches = [*_batches(sizes, places)]
     clips = in_background(read, batches, threads=READERS, ahead=BATCHES_AHEAD)
     for (snippets, _, place), x in zip(batches, clips, strict=True):
         y = module(torch.from_numpy(x).to(module.alpha.device), positions=[place])  # [n, 1, C]
@@ -114,9 +104,9 @@ def encode_snippets(
 Batch = tuple[np.ndarray, int, int]  # snippets [n], rows of their clips, place in them
 
 
-def _batches(chosen: np.ndarray, sizes: np.ndarray, places: np.ndarray) -> Iterator[Batch]:
-    """Chosen snippets whose clips have one size and which stand at one place in them."""
-    order = chosen[np.lexsort((places[chosen], sizes[chosen]))]  # stable: video after video
+def _batches(sizes: np.ndarray, places: np.ndarray) -> Iterator[Batch]:
+    """Snippets whose clips have one size and which stand at one place in them."""
+    order = np.lexsort((places, sizes))  # stable: video after video
     for (size, place), group in itertools.groupby(order, lambda i: (int(sizes[i]), int(places[i]))):
         snippets, count = np.array([*group]), max(1, ROWS_PER_BATCH // size)
         for first in range(0, len(snippets), count):
