@@ -125,7 +125,7 @@ def test_only_npy_files_directly_in_the_folder_count(tmp_path):
     assert list(feature_paths(tmp_path)) == ["-a", "_c", "b", "link"]
     (tmp_path / "dead.npy").symlink_to(tmp_path / "nowhere")
     assert "dead" in feature_paths(tmp_path)
-    with pytest.raises(DataError, match=r"dead\.npy: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"dead\.npy: is a link to .*nowhere, which is not"):
         open_array(feature_paths(tmp_path)["dead"])
 
 
@@ -231,12 +231,36 @@ def test_action_is_label_one(tmp_path, dtype):
     assert labels["v"].tolist() == [False, True, True, False]
 
 
-def test_other_label_values_are_not_action(tmp_path):
-    np.save(tmp_path / "v.npy", VALUES[:4])
-    (tmp_path / "label").mkdir()
-    np.save(tmp_path / "label" / "v.npy", np.array([2.0, 1.0, 0.5, np.nan]))
-    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
-    assert labels["v"].tolist() == [False, True, False, False]
+@pytest.mark.parametrize(
+    ("files", "said"),  # labels of a, b and c
+    [
+        ([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]], None),
+        ([np.array([0, 1, 0, 1.0]), np.array([True, False, True, False])], None),
+        ([[0, 1, 0, 1], [2, 1, 0, 2], [0, 255, 0, 0]], "0, 1, 2 and 255 (in 2 files, first {}/b"),
+        ([[3, 3, 3, 3]], "3 (in 1 files, first {}/a"),
+        (
+            [[1.0, 0.5, np.nan, np.nan], [-1, 0, 1, 1]],
+            "-1, 0, 0.5, 1 and nan (in 2 files, first {}/a",
+        ),
+        (
+            [[0, 1, 0.25, 0.5], [3, 4, 5, 6]],
+            "0, 0.25, 0.5, 1, 3 and others (in 2 files, first {}/a",
+        ),
+    ],
+)
+def test_other_label_values_are_said_and_are_not_action(tmp_path, capsys, files, said):
+    folder = tmp_path / "label"
+    folder.mkdir()
+    videos = {}
+    for video, values in zip("abc", files, strict=False):
+        np.save(tmp_path / f"{video}.npy", VALUES[:4])
+        np.save(folder / f"{video}.npy", values)
+        videos[video] = open_features(tmp_path / f"{video}.npy")
+    labels = read_labels(folder, videos, STRICT)
+    for video, values in zip("abc", files, strict=False):
+        assert labels[video].tolist() == [value == 1 for value in values]
+    line = f"warning: labels hold {said}.npy); 1 alone counts as action\n" if said else ""
+    assert capsys.readouterr().out == line.format(folder)
 
 
 @pytest.mark.parametrize(

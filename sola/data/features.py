@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import os
+import shlex
 import threading
 import warnings
 from collections.abc import Sequence
@@ -101,7 +102,11 @@ def open_array(path: str | Path) -> ArrayFile:
             start = io.BytesIO(file.read(LONGEST_HEADER))
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise BadFileError(path, f"cannot be read: {error.strerror}") from error
+        what = f"cannot be read: {error.strerror}"
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            what = f"is a link to {os.path.realpath(path)}, which is not there; "
+            what += "run prepare again, or bring the file back"
+        raise BadFileError(path, what) from error
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     with parsing(path, "not a readable npy file", kind=BadFileError), HEADER_LOCK:
         with warnings.catch_warnings():
@@ -127,11 +132,21 @@ def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile
     """An npy file of snippet features, [T, C]; C must equal feature_dim when given."""
     array = open_array(path)
     if array.dtype.kind == "b" or len(array.shape) != 2:
-        what = f"holds {array.dtype} {shown(list(array.shape))}, not features [T, C]"
-        raise BadFileError(path, what)
+        raise BadFileError(path, _not_features(array))
     if feature_dim is not None and array.shape[1] != feature_dim:
         raise BadFileError(path, _wrong_width(array.shape, feature_dim))
     return array
+
+
+def command_for_all(folder: str, suffix: str, change: str) -> str:
+    """A shell command that fills a folder with another's files; change: Python's, of an array x."""
+    new = f"{os.path.abspath(folder)}_{suffix}"
+    code = (
+        "import sys, glob, pathlib as p, numpy as n; a, b = map(p.Path, sys.argv[1:]); "
+        f"[(o.parent.mkdir(parents=True, exist_ok=True), n.save(o, {change})) for f in glob.glob("
+        "'**/*.npy', root_dir=a, recursive=True) for o, x in [(b / f, n.load(a / f))]]"
+    )
+    return f'python -c "{code}" {shlex.quote(folder)} {shlex.quote(new)}'
 
 
 def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> FeatureFile:
@@ -146,6 +161,16 @@ def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> 
     if feature_dim is not None and joined.shape[1] != feature_dim:
         raise BadFileError(joined.path, _wrong_width(joined.shape, feature_dim))
     return joined
+
+
+def _not_features(array: ArrayFile) -> str:
+    what = f"holds {array.dtype} {shown(list(array.shape))}, not features [T, C]"
+    ones = tuple(axis for axis, size in enumerate(array.shape) if size == 1)
+    if array.dtype.kind == "b" or len(array.shape) - len(ones) != 2:
+        return what
+    squeezed = f"x.squeeze({ones}) if x.ndim == {len(array.shape)} else x"
+    command = command_for_all(os.path.dirname(array.path) or ".", "squeezed", squeezed)
+    return f"{what}; this makes a folder of such: {command}"
 
 
 def _wrong_width(shape: tuple[int, ...], feature_dim: int) -> str:

@@ -117,13 +117,25 @@ def open_videos(
     bad_files: BadFiles,
     durations: dict[str, int] | None = None,
 ) -> dict[str, FeatureFile]:
-    """The videos of a folder, or of several to be joined on channels; durations: video -> T.
-
-    Says how many of these are cut since their files differ by a snippet.
-    """
+    """The videos of a folder, or of several to be joined on channels; see open_files."""
     paths = video_paths(folders)
     if not paths:
         raise DataError(f"{folders[0]}: holds no .npy files")
+    return open_files(paths, str(folders[0]), feature_dim, bad_files, durations)
+
+
+def open_files(
+    paths: dict[str, list[str]],
+    name: str,
+    feature_dim: int | None,
+    bad_files: BadFiles,
+    durations: dict[str, int] | None = None,
+) -> dict[str, FeatureFile]:
+    """The videos of some files: paths: video -> the files to be joined; durations: video -> T.
+
+    Says how many are cut since their files differ by a snippet. Raises DataError, under that name
+    for all of them, when more than half would be left out.
+    """
     durations, skipped_before = durations or {}, set(bad_files.skipped)
     reads_values = bad_files.are_skipped and bad_files.reads_values
 
@@ -140,17 +152,19 @@ def open_videos(
 
     arrays = in_background(open_video, paths, threads=HEADER_READERS, ahead=4 * HEADER_READERS)
     what = "files" if reads_values else "headers"
-    arrays = progress(arrays, total=len(paths), desc=f"{folders[0].name} {what}", unit="file")
+    arrays = progress(arrays, total=len(paths), desc=f"{Path(name).name} {what}", unit="file")
     found = zip(paths, arrays, strict=True)
     videos = {video: array for video, array in found if array is not None}
-    if not videos:
+    lost = len(paths) - len(videos)
+    if lost > len(paths) / 2:
         path = min(bad_files.skipped.keys() - skipped_before)
         raise DataError(
-            f"{folders[0]}: no usable file; the first, {path}: {bad_files.skipped[path]}"
+            f"{name}: {lost} of {len(paths)} videos cannot be used, more than half; the first, "
+            f"{path}: {bad_files.skipped[path]}"
         )
     cut = sum(map(is_cut, videos.values()))
     if cut:
-        print(f"{folders[0]}: {cut} videos cut to the shorter of their files, by one snippet")
+        print(f"{name}: {cut} videos cut to the shorter of their files, by one snippet")
     return videos
 
 

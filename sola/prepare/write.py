@@ -1,5 +1,6 @@
 """What is written: a YAML and its data folder, or what the data_root of a YAML lacks."""
 
+import filecmp
 import os
 import pickle
 import shutil
@@ -12,7 +13,7 @@ from sola.data.annotations import BLOCK_LIST, block_list
 from sola.data.features import FeatureFile, open_array
 from sola.data.index_files import feature_folders, index_file, read_subset_list
 from sola.data.labels import label_folder
-from sola.data.videos import SPLITS, draw_subset, video_paths
+from sola.data.videos import SPLITS, draw_subset, feature_paths, video_paths
 from sola.errors import BadFileError, DataError, SolaError, shown
 from sola.prepare.dataset import DataSet, data_folder
 from sola.system.cli import progress
@@ -22,7 +23,7 @@ DRAWN = 6
 PICKLE_PROTOCOL = 4  # which the original's Python reads
 ABOUT = "# Made by python -m sola.prepare. yamls/hacs_canonical.yaml explains every key.\n"
 
-Content = bytes | np.ndarray | str  # str: it is a link, to this real path
+Content = bytes | np.ndarray | str | Path  # str: a link to this real path; Path: a copy of it
 
 
 def index_and_label_files(data: DataSet) -> dict[Path, Content]:
@@ -33,12 +34,12 @@ def index_and_label_files(data: DataSet) -> dict[Path, Content]:
     config, files = data.config, {}
     for split in SPLITS:
         durations = {f"{video}.npy": file.length for video, file in data.videos[split].items()}
-        probed = list(data.labels[split] if data.has_labels else data.videos[split])
+        probed = list(data.videos[split] if data.lacks_labels else data.labels[split])
         subset = draw_subset(split, probed, config.seed)
         for kind, content in (("duration", durations), ("subset_list", subset)):
             path = index_file(config.data_root, split, kind)
             files[path] = pickle.dumps(content, protocol=PICKLE_PROTOCOL)
-        if data.has_labels:
+        if not data.lacks_labels:
             folder = label_folder(config.label_base, split)
             labels = data.labels[split].items()
             files |= {folder / f"{video}.npy": y.astype(np.int64) for video, y in labels}
@@ -48,17 +49,20 @@ def index_and_label_files(data: DataSet) -> dict[Path, Content]:
     return files
 
 
-def _links(folders: Sequence[Path], videos: dict[str, FeatureFile]) -> dict[Path, Content]:
-    """Links to the videos' files: to the first one of each in the first folder, and so on."""
+def _features(
+    folders: Sequence[Path], videos: dict[str, FeatureFile], copies: bool
+) -> dict[Path, Content]:
+    """Links to the videos' files, or copies: of the first one of each in the first folder, etc."""
+    kind = Path if copies else str
     return {
-        folder / f"{video}.npy": os.path.realpath(part.path)
+        folder / f"{video}.npy": kind(os.path.realpath(part.path))
         for video, file in videos.items()
         for folder, part in zip(folders, file.files, strict=True)
     }
 
 
-def links_to_draw(data: DataSet) -> dict[Path, Content]:
-    """Links in visualizing_dir to DRAWN validation videos that are spread over the lengths.
+def features_to_draw(data: DataSet, copies: bool = False) -> dict[Path, Content]:
+    """Links or copies in visualizing_dir of DRAWN validation videos, spread over the lengths.
 
     None where visualizing_dir has another number of folders than data_root.
     """
@@ -67,20 +71,20 @@ def links_to_draw(data: DataSet) -> dict[Path, Content]:
     folders = feature_folders(data.config.visualizing_dir)
     if len(folders) != len(feature_folders(data.config.data_root)):
         return {}  # the first validation videos are drawn then
-    return _links(folders, dict(videos[place] for place in places))
+    return _features(folders, dict(videos[place] for place in places), copies)
 
 
-def write_new(data: DataSet, yaml_path: str, *, overwrite: bool) -> None:
+def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool = False) -> None:
     """Write a YAML and its data folder, unless they are there with the same content.
 
-    The folder is filled beside and appears whole. Others that are there are refused; overwrite
-    renames them to a dated name first.
+    The folder is filled beside and appears whole, with links to features, or copies of them. Others
+    that are there are refused; overwrite renames them to a dated name first.
     """
     folder, yaml_file = data_folder(yaml_path), Path(yaml_path)
-    contents = index_and_label_files(data) | links_to_draw(data)
+    contents = index_and_label_files(data) | features_to_draw(data, copies)
     for split in SPLITS:
         roots = feature_folders(data.config.data_root)
-        contents |= _links([root / split for root in roots], data.videos[split])
+        contents |= _features([root / split for root in roots], data.videos[split], copies)
     _check_features_lie_outside(folder, contents)
     text = (ABOUT + data.config.to_yaml()).encode()
     unfinished = folder.with_name(f".{folder.name}.tmp")
@@ -106,30 +110,37 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool) -> None:
     print(f"{folder}: {written if other_folder else 'is there already, with the same content'}")
 
 
-def complete(data: DataSet, *, overwrite: bool) -> None:
+def complete(data: DataSet, *, overwrite: bool, copies: bool = False) -> None:
     """Write what the data_root, label_base and visualizing_dir of a YAML lack.
 
     Index files that are there stay: durations unless overwrite, subset lists in any case. Other
-    files of another content are refused unless overwrite.
+    files of another content are refused unless overwrite, which also sets label folders aside that
+    hold labels of other videos.
     """
     config, contents = data.config, index_and_label_files(data)
+    has_labels = not data.lacks_labels
     for split in SPLITS:
         for kind in ("duration", "subset_list"):
             path = index_file(config.data_root, split, kind)
             if path.exists() and not (overwrite and kind == "duration"):
                 del contents[path]
                 print(f"{path}: stays as it is")
-    if data.has_labels:
+    if has_labels:
         _check_subsets(data)
     to_draw = [folder for folder in feature_folders(config.visualizing_dir) if folder.is_dir()]
     if not video_paths(to_draw):
-        contents |= links_to_draw(data)
+        contents |= features_to_draw(data, copies)
     place = index_file(config.data_root, "training", "duration")
-    with only_user_of(config.label_base if data.has_labels else place):
-        new = {path: content for path, content in contents.items() if not _holds(path, content)}
-        for path in new:
+    with only_user_of(config.label_base if has_labels else place):
+        for path in contents:
             if path.is_dir():
                 raise SolaError(f"{path}: is a folder where a file is to be written; move it away")
+        for split, labels in data.labels.items() if overwrite and has_labels else ():
+            folder = label_folder(config.label_base, split)
+            if folder.is_dir() and feature_paths(folder).keys() - labels.keys():
+                set_aside(folder)
+        new = {path: content for path, content in contents.items() if not _holds(path, content)}
+        for path in new:
             if os.path.lexists(path) and not overwrite:
                 raise SolaError(f"{path}: has other content; --overwrite replaces it")
         _write(new)
@@ -153,7 +164,7 @@ def _check_features_lie_outside(folder: Path, contents: dict[Path, Content]) -> 
     """Raise SolaError for features in the folder that is to be made: they would be set aside."""
     inside = os.path.realpath(folder) + os.sep
     for content in contents.values():
-        if isinstance(content, str) and content.startswith(inside):
+        if isinstance(content, str | Path) and str(content).startswith(inside):
             raise SolaError(
                 f"{content}: lies in {folder}, which is made anew; move the features out of it, or "
                 "give the YAML another name"
@@ -170,11 +181,13 @@ def _difference(folder: Path, contents: dict[Path, Content]) -> str | None:
 
 
 def _holds(path: Path, content: Content) -> bool:
-    """Whether a file is there with this content, an array's in any dtype, or such a link."""
+    """Whether a file is there with this content, an array's in any dtype, or a link or copy."""
     if isinstance(content, str):
         return os.path.realpath(path) == content
     if not path.is_file():
         return False
+    if isinstance(content, Path):
+        return not path.is_symlink() and filecmp.cmp(path, content)  # by size, time, then bytes
     if isinstance(content, bytes):
         return read_bytes(path) == content
     try:
@@ -184,7 +197,7 @@ def _holds(path: Path, content: Content) -> bool:
 
 
 def _write(contents: dict[Path, Content]) -> None:
-    """Write files, and links as relative ones, with their folders."""
+    """Write files, copies, and links as relative ones, with their folders."""
     for path, content in progress(contents.items(), desc="files", unit="file"):
         if isinstance(content, bytes):
             write_atomically(path, content, is_synced=False)
@@ -193,6 +206,12 @@ def _write(contents: dict[Path, Content]) -> None:
         else:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.symlink_to(os.path.relpath(content, os.path.realpath(path.parent)))
+                if isinstance(content, Path):
+                    temporary = path.with_name(f".{path.name}.tmp")
+                    temporary.unlink(missing_ok=True)  # of a run that was killed
+                    os.replace(shutil.copy2(content, temporary), path)
+                else:
+                    path.symlink_to(os.path.relpath(content, os.path.realpath(path.parent)))
             except OSError as error:
-                raise SolaError(f"{path}: cannot be made: {error.strerror}") from error
+                to_do = "" if isinstance(content, Path) else "; --copy makes copies of features"
+                raise SolaError(f"{path}: cannot be made: {error.strerror}{to_do}") from error
