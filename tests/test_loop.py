@@ -3,19 +3,31 @@
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import FEATURE_DIM, TINY, replace, same, weights_after, without_seconds
+from helpers import (
+    FEATURE_DIM,
+    REPOSITORY,
+    TINY,
+    as_rank,
+    replace,
+    same,
+    weights_after,
+    without_seconds,
+)
 
 from sola.config import Config, load_config
 from sola.data.windows import epoch_windows
 from sola.errors import DataError, SolaError, TrainingError
 from sola.method import matching
 from sola.method.matching import epoch_scalars, landmarks, make_learner, update_ratio
+from sola.method.reach import reach_note
 from sola.method.weights import load_weights
 from sola.records import read_records
 from sola.training import loop
@@ -293,7 +305,7 @@ def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
 
 
 def test_time_goes_to_where_it_is_spent(monkeypatch):
-    moments = iter([0.0, 1.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.0, 9.0, 12.0, 12.5, 12.5])
+    moments = iter([0.0, 1.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.0, 9.0, 12.0, 12.5, 12.5, 13.0, 14.5])
     monkeypatch.setattr("sola.training.resume.time.perf_counter", lambda: next(moments))
     clock = Clock({"seconds": 100.0, "seconds_reading": 7.0})  # spent before an interruption
     with clock.timed("drawing"):
@@ -302,7 +314,61 @@ def test_time_goes_to_where_it_is_spent(monkeypatch):
     with clock.stopped():
         pass
     assert clock.lap() == {"seconds": 109.0, "seconds_reading": 8.0, "seconds_drawing": 2.0}
-    assert clock.seconds == {"seconds": 0.0, "seconds_reading": 0.0, "seconds_drawing": 0.0}
+    assert clock.seconds == {"seconds": 0.5, "seconds_reading": 0.0, "seconds_drawing": 0.0}
+    assert clock.training == 109.5 + 2.0
+
+
+def test_the_end_is_foretold_once_without_the_first_step_and_evaluations(
+    config, monkeypatch, capsys
+):
+    now, real = [0.0], loop.training_step
+
+    def taking(seconds, result=None):
+        now[0] += seconds
+        return result
+
+    steps = iter([1000.0, *[10.0] * 1000])  # the first one warms up
+    monkeypatch.setattr("sola.training.resume.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(loop, "training_step", lambda *a: taking(next(steps), real(*a)))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: taking(5000.0))
+    config = replace(config, epoch=20)  # of three steps, the first and the last one looked at
+    train(config)
+    told = "steps took {}: about {} for the {} that are left, evaluations apart"
+    line = "11 " + told.format("110.00 s", "8 min 00 s", 48)
+    assert [x for x in capsys.readouterr().out.splitlines() if "steps took" in x] == [line]
+    steps = iter([1000.0, *[10.0] * 1000])
+    train(replace(config, epoch=30))  # by a process of its own
+    line = "11 " + told.format("110.00 s", "3 min 00 s", 18)
+    assert [x for x in capsys.readouterr().out.splitlines() if "steps took" in x] == [line]
+    as_rank(monkeypatch, 1, 2)
+    run = loop.Run(config, None, None, [], Clock({}))
+    assert loop.foretell_end(run, 1000) == loop.foretell_end(run, taking(10.0, 900)) == []
+
+
+def test_a_reach_beyond_the_window_is_noted(config, capsys):
+    train(replace(config, epoch=1))
+    assert "note:" not in capsys.readouterr().out
+    wide = replace(config, kernel_size1=9, dilation1=2)  # reach 8; 4 snippets before and after
+    (line,) = reach_note(wide)
+    assert line.startswith("note: the module's reach of 8 snippets exceeds the 4 around the")
+    assert "zero padding" in line
+    enough = {"step_start": 8, "sampling_duration": 31}
+    assert " take step_start=8 sampling_duration=31 or more" in line
+    assert reach_note(replace(wide, **enough)) == []
+    for key in enough:
+        assert reach_note(replace(wide, **enough | {key: enough[key] - 1}))
+    for size, dilation, is_fine in ((3, 2, True), (3, 3, False)):  # with 2 of the first: 4, 5
+        config = replace(config, kernel_size2=size, dilation2=dilation)
+        assert (reach_note(config) == []) == is_fine
+    train(replace(wide, epoch=1), restart=True)
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+
+
+def test_the_note_on_the_reach_needs_no_torch():
+    code = "import sys, sola.method.reach; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert result.stdout == "False\n"
 
 
 def test_no_thread_outlives_a_run(config):

@@ -5,7 +5,7 @@ from helpers import TINY
 
 from sola.config import Config
 from sola.method.matching import landmarks
-from sola.training.messages import describe, health, summary
+from sola.training.messages import describe, expected_end, health, summary
 
 CONFIG = Config(**TINY)
 FLOOR, PLATEAU = landmarks(CONFIG)
@@ -128,6 +128,15 @@ def test_epoch_lines_say_how_far_the_loss_is_down():
     halfway = describe(record | {"loss": (FLOOR + PLATEAU) / 2}, CONFIG)
     assert "(50% of the way" in halfway
     assert "(not below the plateau)" in describe(record | {"loss": 0.5}, CONFIG)
+
+
+def test_the_end_is_foretold_where_it_is_not_soon():
+    (line,) = expected_end(10, 4.2, 18_400)
+    assert line == (
+        "10 steps took 4.20 s: about 2 h 08 min for the 18,400 that are left, evaluations apart"
+    )
+    assert "about 1 min 00 s for the 120 that" in expected_end(10, 5.0, 120)[0]
+    assert expected_end(10, 5.0, 119) == expected_end(10, 400.0, 0) == []
 
 
 def test_the_summary_compares_what_can_be_compared():

@@ -124,6 +124,20 @@ def test_a_key_added_later_counts_as_its_default(config):
     assert train(config)[-1]["epoch"] == 4
 
 
+def test_the_rate_that_an_earlier_version_kept_does_not_matter(config):
+    train(replace(config, epoch=2))
+    path = config.run_folder / "state_2-0.pt"
+    state = torch.load(path)
+    settings = state["identity"]["config"]
+    assert not settings.keys() & {"annotations", "fps", "clip", "feat_stride", "num_frames"}
+    settings["visualizing_fps"] = 2.0
+    save(path, state)
+    assert train(replace(config, fps=5.0, clip=2.0))[-1]["epoch"] == 4
+    (config.run_folder / "state_4-0.pt").unlink()
+    frames = {"fps": 0.0, "feat_stride": 16, "num_frames": 32, "annotations": "new.json"}
+    assert train(replace(config, **frames))[-1]["epoch"] == 4
+
+
 @pytest.mark.parametrize("protocol", ["logistic_regression", "sgd"])
 def test_an_interrupted_run_continues_as_if_it_had_not_been(config, monkeypatch, protocol):
     monkeypatch.setattr("sola.probe.sgd.GROUP_SIZE", 10)  # the tiny set is small

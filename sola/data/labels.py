@@ -9,23 +9,35 @@ from sola.data.videos import SPLITS, BadFiles
 from sola.errors import BadFileError, DataError
 from sola.system.cli import progress
 
+MOST_SHOWN = 5  # values that labels hold
+
 
 def read_labels(
     folder: str | Path, videos: dict[str, FeatureFile], bad_files: BadFiles
 ) -> dict[str, np.ndarray]:
     """Per-snippet action labels of videos: bool [T], true where the label file holds 1.
 
-    Raises DataError for a label file that is missing or of another length than the features.
+    Says what else than 0 and 1 they hold. Raises DataError for a label file that is missing or of
+    another length than the features.
     """
-    labels = {}
+    labels, odd = {}, {}
     for video, features in progress(videos.items(), desc="labels", unit="file"):
         with bad_files.met():
-            labels[video] = read_label(Path(folder) / f"{video}.npy", features.length)
+            labels[video] = read_label(Path(folder) / f"{video}.npy", features.length, odd)
+    if odd:
+        found = [f"{value:g}" for value in np.unique(np.concatenate([*odd.values()]))]
+        found[MOST_SHOWN:] = ["others"] if len(found) > MOST_SHOWN else []
+        held = " and ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
+        where = f"in {len(odd)} files, first {next(iter(odd))}"
+        print(f"warning: labels hold {held} ({where}); 1 alone counts as action")
     return labels
 
 
-def read_label(path: Path, length: int) -> np.ndarray:
-    """One video's labels: bool [T]. Raises BadFileError when they are missing or of another T."""
+def read_label(path: Path, length: int, odd: dict[Path, np.ndarray] | None = None) -> np.ndarray:
+    """One video's labels: bool [T]. Raises BadFileError when they are missing or of another T.
+
+    odd: is given the file's values where they are others than 0 and 1.
+    """
     if not path.is_file():
         raise BadFileError(path, "no such label file, and the linear probe needs it")
     array = open_array(path)
@@ -34,7 +46,10 @@ def read_label(path: Path, length: int) -> np.ndarray:
         raise BadFileError(
             path, f"labels of shape {shape} where the features have {length} snippets"
         )
-    return array.read() == 1
+    values = array.read()
+    if odd is not None and not np.isin(values, (0, 1)).all():
+        odd[path] = np.unique(values)
+    return values == 1
 
 
 def label_folder(label_base: str | Path, split: str) -> Path:

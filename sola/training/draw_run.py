@@ -14,6 +14,7 @@ import torch
 
 from sola.config import Config
 from sola.data.features import read_features
+from sola.data.times import Sampling
 from sola.data.windows import epoch_windows
 from sola.errors import SolaError
 from sola.method.matching import Learner
@@ -44,8 +45,8 @@ def draw_tsms(config: Config, epoch: int, learner: Learner, inputs: Inputs) -> N
     """Draw <exp_name>_epoch<k>.png, the TSMs of the videos to draw, and <exp_name>_batch.png."""
     about = f"{config.exp_name}, epoch {epoch}"
     with _only_warning(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png") as path:
-        videos, fps = video_pictures(learner, inputs), config.visualizing_fps or None
-        save_figure(path, tsm_sheet(f"Temporal self-similarity, {about}", videos, fps))
+        videos, axis = video_pictures(learner, inputs), Sampling.of(config).common_axis
+        save_figure(path, tsm_sheet(f"Temporal self-similarity, {about}", videos, axis))
     with _only_warning(config.picture_folder / f"{config.exp_name}_batch.png") as path:
         names, windows = first_windows(config, inputs)
         with torch.no_grad():

@@ -22,6 +22,7 @@ from sola.method.matching import (
     training_step,
     update_ratio,
 )
+from sola.method.reach import reach_note
 from sola.method.weights import save
 from sola.records import Record, append_record, read_records
 from sola.system.cli import progress, say
@@ -32,11 +33,12 @@ from sola.system.signals import DeferredSignals, Interrupted
 from sola.training.draw_run import LONG_EPOCH, draw_curves, draw_tsms, is_drawn
 from sola.training.evaluate import evaluate
 from sola.training.inputs import Inputs, open_inputs
-from sola.training.messages import describe, health
+from sola.training.messages import describe, expected_end, health
 from sola.training.resume import Clock, TrainingState, open_run, restore, run_identity, save_state
 from sola.training.steps import StepScalars, check_losses, diverged, weights_are_finite
 
 STEPS_PER_CHECK = 10  # the loss is looked at, and so waited for, once in so many steps
+STEPS_TIMED = 10  # by which the end is foretold: one alone varies, and a user wants to know soon
 STATE_SECONDS = 300.0  # between two savings of the training state, at most
 
 
@@ -50,6 +52,7 @@ class Run:
     records: list[Record]
     clock: Clock
     saved_at: float = field(default_factory=time.monotonic)
+    first_look: tuple[int, float] | None = None  # steps left, and seconds of training
 
 
 def train(config: Config, *, restart: bool = False) -> list[Record]:
@@ -111,6 +114,9 @@ def train_epochs(run: Run, before: TrainingState) -> None:
                 if is_looked_at(config, step, steps) or (is_due and rank_count() == 1):
                     seen = scalars.until(step)
                     check_losses(seen["loss"], config, epoch, videos, plan)
+                    for line in foretell_end(run, (config.epoch - epoch + 1) * steps - step):
+                        bar.clear()
+                        say(line)
                     bar.set_postfix(loss=f"{seen['loss'].mean().item():.4f}")
                     draw_if_due(run, epoch, step, steps)
                     if step < steps and any_rank(is_due, learner.device):
@@ -140,6 +146,7 @@ def open_store(run: Run) -> FileWindows | HeldWindows:
     ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
     print(f"training on {device}{ranks}, {len(run.inputs.videos)} windows an epoch")
     print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}")
+    print("".join(f"{line}\n" for line in reach_note(config)), end="")
     return windows
 
 
@@ -157,6 +164,16 @@ def waited_for(batches: Iterable[Tensor], clock: Clock) -> Iterator[Tensor]:
 def is_looked_at(config: Config, step: int, steps: int) -> bool:
     """Whether the losses up to this step (from 1) are waited for, so that it may be drawn."""
     return step % STEPS_PER_CHECK == 1 or step % config.visualizing_step == 0 or step == steps
+
+
+def foretell_end(run: Run, left: int) -> list[str]:
+    """Once: how long the steps that are left will take, by those since the slow first one."""
+    now = left, run.clock.training
+    first = run.first_look = run.first_look or now
+    if first[0] - left < STEPS_TIMED or not is_first_rank():
+        return []
+    run.first_look = 0, 0.0  # from where no steps are counted
+    return expected_end(first[0] - left, now[1] - first[1], left)
 
 
 def is_saving(config: Config, epoch: int) -> bool:

@@ -20,6 +20,7 @@ EVALUATION_COLUMNS = {
     "average_precision": "AP",
     "majority_share": "majority",
 }
+SHORTEST_FORETOLD = 60.0  # seconds
 NOT_COMPARED = "  other protocol or snippets, not compared"
 
 
@@ -31,6 +32,16 @@ def describe(record: Record, config: Config) -> str:
         f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f} ({where})  "
         f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
     )
+
+
+def expected_end(steps: int, seconds: float, left: int) -> list[str]:
+    """When a training will end whose steps took so many seconds; nothing where that is soon."""
+    expected = seconds / steps * left
+    line = (
+        f"{steps} steps took {seconds:.2f} s: about {_duration(expected)} for the {left:,} that "
+        "are left, evaluations apart"
+    )
+    return [line] if expected >= SHORTEST_FORETOLD else []
 
 
 def health(records: Sequence[Record], config: Config) -> list[str]:
