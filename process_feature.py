@@ -12,7 +12,7 @@ import argparse
 from sola.config import Config, load_config, override
 from sola.errors import SolaError
 from sola.export.heads import HEADS
-from sola.system.cli import ArgumentParser, check_fps, run_script
+from sola.system.cli import ArgumentParser, add_timing_options, run_script, timing_settings
 
 CANONICAL = "yamls/hacs_canonical.yaml"
 FORM_OPTIONS = {  # option -> its argparse settings; see sola/export/formats.py
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     from sola.export.formats import Form
     from sola.export.source import Target
 
+    reads_yaml_annotations = options.head and not options.input  # whose videos are others
     target = Target(
         form=Form(**of_head | given),
         head=options.head,
@@ -49,8 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         suffix="".join(
             f"_{part}" for part in [options.head if of_head else "", *given.values()] if part
         ),
-        annotations=options.annotations,
-        fps=options.fps,
+        annotations=options.annotations or (config.annotations if reads_yaml_annotations else None),
     )
     export_features(config, options.load_model, target, overwrite=options.overwrite)
 
@@ -72,12 +72,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{option}", **settings)
     parser.add_argument("--input", help="a folder or file of features, instead of the YAML's")
     parser.add_argument("--output", help="a folder, or with a file as --input a file")
-    parser.add_argument("--annotations", metavar="JSON", help="to convert, where a head wants it")
-    parser.add_argument("--fps", type=float, default=2.0, help="snippets a second, told to heads")
+    parser.add_argument(
+        "--annotations", metavar="JSON", help="to convert, where a head wants it; else the YAML's"
+    )
+    add_timing_options(parser)
     options = parser.parse(arguments)
+    options.settings += timing_settings(options)
     if options.input and not options.output:
         raise SolaError("--input needs --output, a folder or file for its features")
-    check_fps(options.fps)
     if options.annotations and not options.head:
         raise SolaError("--annotations are for a head: give --for")
     return options

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from sola.errors import ConfigError, check_path, shown
 from sola.system.flat_yaml import cast, read_flat_yaml, split_setting
 
 IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
+RENAMED_KEYS = {"visualizing_fps": "fps"}  # of earlier versions
 SMALLEST = {  # whole numbers else: 1; others: above 0
     "seed": 0, "num_workers": 0, "step_start": 0, "tsm_size": 2, "mlp_layer_num": 0,
-    "eval_momentum": 0.0, "visualizing_fps": 0.0,
+    "eval_momentum": 0.0, "fps": 0.0, "clip": 0.0, "feat_stride": 0, "num_frames": 0,
+    "video_fps": 0.0,
 }  # fmt: skip
 CHOICES = {
     "precision": ("fp32", "tf32", "bf16"),
@@ -47,6 +50,13 @@ class Config:
     feature_save_path: str = "transformed_features"
     synthetic: bool = False
     on_bad_file: str = "error"
+    annotations: str = ""
+    # time of the snippets: 0 where not given, see data/times.py
+    fps: float = 2.0
+    clip: float = 0.0
+    feat_stride: int = 0
+    num_frames: int = 0
+    video_fps: float = 0.0
     # windows and target
     sampling_duration: int = 23
     tsm_size: int = 8
@@ -80,7 +90,6 @@ class Config:
     learning_rate: float = 1e-4
     saving_epoch: int = 10
     visualizing_step: int = 25
-    visualizing_fps: float = 2.0
     # linear probe
     eval_protocol: str = "logistic_regression"
     eval_snippets: int = 50_000
@@ -124,8 +133,15 @@ class Config:
              "needs storage: device, since it changes what the windows hold"),
             ("eval_epoch", self.eval_protocol != "sgd" or self.eval_epoch >= 6,
              "eval_protocol: sgd needs at least 6 passes"),
-            ("visualizing_fps", not 0 < self.visualizing_fps < 1e-3,
-             "must be 0, not known, or at least 0.001"),
+            *((key, not 0 < getattr(self, key) < 1e-3, "must be 0, not given, or at least 0.001")
+              for key in ("fps", "clip", "video_fps")),
+            ("num_frames", self.feat_stride > 0 or self.num_frames == 0, "needs feat_stride"),
+            ("video_fps", self.feat_stride > 0 or self.video_fps == 0, "needs feat_stride"),
+            ("clip", self.feat_stride == 0 or self.clip == 0,
+             "is num_frames / video_fps where feat_stride is given"),
+            ("fps",
+             not self.feat_stride or math.isclose(self.fps, self.rate_in_frames, rel_tol=1e-3),
+             f"must be {self.rate_in_frames:g} with feat_stride, that is video_fps / feat_stride"),
             ("kernel_size1", self.kernel_size1 % 2 == 1, "must be odd"),
             ("kernel_size2", self.kernel_size2 % 2 == 1, "must be odd"),
             ("sampling_duration", last_position < self.sampling_duration,
@@ -159,6 +175,17 @@ class Config:
     @property
     def dilations(self) -> tuple[int, int]:
         return self.dilation1, self.dilation2
+
+    @property
+    def rate_in_frames(self) -> float:
+        """Snippets a second as video_fps and feat_stride say; 0 where they do not."""
+        return self.video_fps / self.feat_stride if self.feat_stride else 0.0
+
+    @property
+    def reach(self) -> int:
+        """Snippets on either side of a position that the module sees."""
+        kernels = zip(self.kernel_sizes, self.dilations, strict=True)
+        return sum((size - 1) // 2 * dilation for size, dilation in kernels)
 
     @property
     def run_folder(self) -> Path:
@@ -217,12 +244,14 @@ def _settings(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """Typed settings from key and text pairs; refuses unknown and repeated keys."""
     types = {field.name: field.type for field in dataclasses.fields(Config)}
     settings = {}
-    for key, text in pairs:
+    for given, text in pairs:
+        key = RENAMED_KEYS.get(given, given)
         if key in settings:
             raise ConfigError(f"{shown(key)} is given twice")
         if key not in types and key not in IGNORED_KEYS:
             nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise ConfigError(f"unknown key {shown(key)}{hint}")
-        settings[key] = text if key in IGNORED_KEYS else cast(key, types[key], text)
+        is_text = key in IGNORED_KEYS or (key == "annotations" and not text)
+        settings[key] = text if is_text else cast(key, types[key], text)
     return {key: value for key, value in settings.items() if key in types}

@@ -7,12 +7,15 @@ import pytest
 from sola.data.annotations import (
     Action,
     action_labels,
-    find_annotation,
+    label_numbers,
+    match,
     numeric_annotations,
     read_annotations,
+    split_of_names,
     split_of_subset,
 )
-from sola.errors import SolaError
+from sola.data.times import TimeAxis
+from sola.errors import DataError, SolaError
 
 HACS = {
     "abc": {
@@ -36,17 +39,38 @@ def test_hacs(tmp_path):
     assert annotations["abc"].duration == 92.166667
     assert annotations["abc"].actions == (Action("Surfing", 1.5, 3.0),)
     assert (annotations["t"].duration, annotations["t"].subset) == (None, "testing")
-    split_of = split_of_subset(annotations)
-    assert split_of["training"] == split_of["train"] == "training"
-    assert split_of["validation"] == split_of["val"] == "validation"
-    assert "testing" not in split_of
+    assert split_of_subset(annotations) == {"training": "training", "validation": "validation"}
 
 
 def test_activitynet_files_may_begin_with_v(tmp_path):
     annotations = read_annotations(write(tmp_path / "a.json", HACS | {"v_y": HACS["t"]}))
-    for name, found in (("abc", "abc"), ("v_abc", "abc"), ("y", "v_y"), ("v_y", "v_y")):
-        assert find_annotation(annotations, name) is annotations[found]
-    assert find_annotation(annotations, "xabc") is None
+    names = {"abc": "abc", "v_abc": "abc", "y": "v_y", "v_y": "v_y"}
+    assert match(annotations, [*names, "xabc"]) == names
+
+
+def test_names_in_another_case_or_unicode_form(tmp_path):
+    database = dict.fromkeys(["Kick", "caf\u00e9", "A", "a", "v_Two", "same"], HACS["t"])
+    annotations = read_annotations(write(tmp_path / "a.json", database))
+    found = {"kick": "Kick", "cafe\u0301": "caf\u00e9", "TWO": "v_Two", "a": "a", "same": "same"}
+    assert match(annotations, [*found, "SAME"]) == found  # the one that is the same comes first
+    assert match(annotations, ["kick", "KICK", "A"]) == {"A": "A"}  # one file of two: neither
+    with pytest.raises(DataError, match="none of the 6 annotated videos, as 'Kick', has the name"):
+        match(annotations, ["kick.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("names", "split_of"),
+    [
+        ({"train", "val"}, {"train": "training", "val": "validation"}),
+        ({"training", "valid", "x"}, {"training": "training", "valid": "validation"}),
+        ({"train", "test"}, {"train": "training", "test": "validation"}),
+        ({"validation", "test"}, {"validation": "training", "test": "validation"}),
+        ({"train", "val", "testing"}, {"train": "training", "val": "validation"}),
+        ({"training"}, {"training": "training"}),
+    ],
+)
+def test_which_subset_is_trained_on_and_which_validates(names, split_of):
+    assert split_of_names(names) == split_of
 
 
 def test_thumos_is_trained_on_its_validation_subset(tmp_path):
@@ -61,11 +85,31 @@ def test_thumos_is_trained_on_its_validation_subset(tmp_path):
 @pytest.mark.parametrize("fps", [1, 2, 25 / 16])
 def test_labels_follow_the_centre_rule(fps):
     actions = [Action("a", 1.25, 3.25), Action("b", 3.0, 3.75), Action("c", 9.0, 1e9)]
-    labels = action_labels(actions, 20, fps)
+    labels = action_labels(actions, TimeAxis(fps, 1 / fps).centres(20))
     for i in range(20):
         centre = (i + 0.5) / fps
         assert labels[i] == any(a.start <= centre < a.end for a in actions)
-    assert action_labels([Action("a", 0.25, 0.75)], 3, 2).tolist() == [True, False, False]
+    centres = TimeAxis(2, 0.5).centres(3)
+    assert action_labels([Action("a", 0.25, 0.75)], centres).tolist() == [True, False, False]
+
+
+def test_multithumos_and_charades_hold_segments_as_actions(tmp_path):
+    database = {"a": {"subset": "training", "duration": 9, "actions": [[3, 1.5, "2"], ["x", 4, 5]]}}
+    for content in (database, {"database": database}):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        (entry,) = read_annotations(tmp_path / "a.json").values()
+        assert entry.actions == (Action("3", 1.5, 2.0), Action("x", 4.0, 5.0))
+
+
+def test_ambiguous_segments_are_left_out_and_absent_ones_are_no_empty_list(tmp_path):
+    segments = [{"label": name, "segment": [1, 2]} for name in ("Ambiguous", "Dive", "ambiguous")]
+    bare = {"subset": "training", "duration": 3, "fps": 29.97}
+    file = write(tmp_path / "a.json", {"a": entry(annotations=segments), "b": bare})
+    annotations = read_annotations(file)
+    assert annotations["a"].actions == (Action("Dive", 1.0, 2.0),)
+    assert (annotations["a"].ambiguous, annotations["b"].actions) == (2, None)
+    assert (annotations["a"].fps, annotations["b"].fps) == (None, 29.97)
+    assert label_numbers(annotations) == {"Dive": 0}
 
 
 def entry(**changes):
@@ -86,14 +130,16 @@ def action(**changes):
         ({"a": {"duration": 3}}, r"bad entry of 'a' \(lacks 'subset'\); mend or remove it"),
         ({"a": entry(subset=["training"])}, "its subset is"),
         ({"a": entry(duration="long")}, "could not convert"),
-        ({"a": entry(duration=float("inf"))}, "inf is no number of seconds"),
-        ({"a": entry(duration=True)}, "True is no number of seconds"),
+        ({"a": entry(duration=float("inf"))}, "inf is no number"),
+        ({"a": entry(duration=True)}, "True is no number"),
         ({"a": entry(duration=10**400)}, "too large"),
         ({"a": entry(duration=0)}, "its duration is 0"),
+        ({"a": entry(fps=0)}, "its fps is 0"),
+        ({"a": {"subset": "training", "actions": [[1, 2]]}}, "bad entry"),
         ({"a": entry(annotations=3)}, "bad entry"),
         ({"a": entry(annotations={"x": 1})}, "bad entry"),
         ({"a": action(segment=[1])}, "bad entry"),
-        ({"a": action(segment=[1, None])}, "None is no number of seconds"),
+        ({"a": action(segment=[1, None])}, "None is no number"),
         ({"a": action(label_id=-1)}, "its label_id is -1"),
         ({"a": action(label_id="3")}, "its label_id is 3"),
         ({"a": action(label_id=10**4000)}, "its label_id is 1000"),
@@ -121,13 +167,15 @@ def test_numeric_annotations_are_what_actionformer_reads(tmp_path):
     segments = [{"label": "Zumba", "segment": ["1", "2"]}, {"label": "Archery", "segment": [2, 3]}]
     database = HACS | {"d": {"subset": "validation", "duration": "5", "annotations": segments}}
     annotations = read_annotations(write(tmp_path / "a.json", database))
-    content = json.loads(json.dumps(numeric_annotations(annotations, ["abc", "d", "other"], 2.0)))
+    videos, rates = {"v": "abc", "d": "d", "t": "t"}, {"v": 2.0, "d": 3.0, "t": 4.0}
+    content = json.loads(json.dumps(numeric_annotations(annotations, videos, rates)))
     entries = content["database"]
-    assert entries.keys() == {"abc", "d"}
+    assert entries.keys() == {"v", "d"}  # t has no duration
     label_ids = {}
     for video, found in entries.items():
         assert type(found["duration"]) is float
-        assert (found["fps"], found["subset"]) == (2.0, database[video]["subset"])
+        assert found["fps"] == rates[video]
+        assert found["subset"] == database[videos[video]]["subset"]
         for segment in found["annotations"]:
             assert all(type(t) is float for t in segment["segment"])
             label_ids.setdefault(segment["label"], segment["label_id"])

@@ -88,7 +88,8 @@ BROKEN = {  # YAML line -> what the error must name
     "eval_momentum: 1.0": "eval_momentum is 1.0",
     "seed: -1": "seed",
     "kernel_size1: 4": "kernel_size1 is 4; must be odd",
-    "visualizing_fps: 1.0e-320": "visualizing_fps is 1e-320; must be 0, not known, or at least",
+    "visualizing_fps: 1.0e-320": "fps is 1e-320; must be 0, not given, or at least",  # of old YAMLs
+    "fps: 2\nvisualizing_fps: 2": "fps is given twice",
     "kernel_size2: 2": "kernel_size2 is 2; must be odd",
     "step_start: 9": "sampling_duration",
     "sampling_duration: 18": "sampling_duration is 18",

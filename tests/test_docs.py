@@ -64,6 +64,23 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def package(workplace, name, json_name, subsets=("training", "validation"), *, stride, clip):
+    """A data set as ActionFormer's users have it: a folder of npy and a JSON; times in seconds."""
+    folder, database = workplace / name, {}
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "i3d_features").mkdir()
+    for split, subset in zip(("training", "validation"), subsets, strict=True):
+        for path in (workplace / "HACS_DATA" / split).iterdir():
+            features = np.tile(np.load(path), (4, 1))  # longer than THUMOS's window
+            np.save(folder / "i3d_features" / path.name, features)
+            duration = (len(features) - 0.5) * stride + clip
+            actions = [{"label": "x", "segment": [0, duration / 2], "label_id": 0}]
+            database[path.stem] = {"subset": subset, "duration": duration, "fps": 30.0}
+            database[path.stem]["annotations"] = actions
+    text = json.dumps({"database": database})
+    (folder / f"annotations/{json_name}.json").write_text(text)
+
+
 @pytest.fixture
 def place(workplace, annotations, monkeypatch):
     """A folder with the files that README and docs name; its labels are yet to be made."""
@@ -79,6 +96,8 @@ def place(workplace, annotations, monkeypatch):
     }.items():
         (workplace / name).symlink_to(workplace / target)
     two_folders(workplace)
+    package(workplace, "thumos", "thumos14", ("Validation", "Test"), stride=4 / 30, clip=16 / 30)
+    package(workplace, "anet_1.3", "anet1.3_i3d_filtered", stride=16 / 25, clip=16 / 25)
     torch.save(SoLaModule(FEATURE_DIM, 8).state_dict(), workplace / "sola.pt")
     for run in ("first", "second"):
         (workplace / "models" / run).mkdir(parents=True)

@@ -9,6 +9,7 @@ import torch
 from helpers import replace
 
 from sola.data.features import read_features
+from sola.data.times import TimeAxis
 from sola.data.windows import epoch_windows
 from sola.method.matching import make_learner
 from sola.plots.figure import new_figure
@@ -56,9 +57,9 @@ def test_videos_are_drawn_with_what_the_module_makes_of_them(
     config, learner, inputs, drawn, capsys
 ):
     draw_tsms(config, 7, learner, inputs)
-    title, (video,), fps = drawn["tsm_sheet"]
+    title, (video,), axis = drawn["tsm_sheet"]
     assert title == "Temporal self-similarity, tiny, epoch 7"
-    assert fps == 2.0
+    assert axis == TimeAxis(rate=2.0, clip=0.5)
     x = torch.from_numpy(np.load("visualizing/v6.npy"))
     with torch.no_grad():
         y = learner.model.module(x[None])[0]
@@ -70,8 +71,14 @@ def test_videos_are_drawn_with_what_the_module_makes_of_them(
     names = {path.name for path in config.picture_folder.iterdir()}
     assert names == {"tiny_epoch7.png", "tiny_batch.png"}
     assert capsys.readouterr().out == ""
-    draw_tsms(replace(config, visualizing_fps=0.0), 7, learner, inputs)
-    assert drawn["tsm_sheet"][2] is None  # an unknown rate: no seconds
+    frames = {"feat_stride": 4, "num_frames": 16, "video_fps": 30.0}
+    for settings, axis in (
+        ({"fps": 0.0}, None),  # an unknown rate: no seconds
+        ({"fps": 2.0, "clip": 4.0}, TimeAxis(2.0, 4.0)),
+        ({"fps": 7.5} | frames, TimeAxis(7.5, 16 / 30)),
+    ):
+        draw_tsms(replace(config, **settings), 7, learner, inputs)
+        assert drawn["tsm_sheet"][2] == axis
 
 
 def test_the_first_windows_of_the_training_are_drawn(config, learner, inputs, drawn):

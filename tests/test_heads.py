@@ -91,7 +91,10 @@ def test_npy_in_split_folders(expected, head, capsys):
         assert (folder / "missing_files.txt").read_text() == "zz\n"
         places = [f"{folder.absolute()}/{split}" for split in expected]
         assert f"data_path: {' and '.join(places)}, prefix: ''," in output
-        assert "in_channels: 16, fps: 2" in output
+        assert (
+            "in_channels: 16, fps: 4, feature_stride: 2, sample_stride: 1, offset_frames: 1,"
+            in output
+        )
         assert "pad_len: 64" in output  # the longest video has fewer than 64 snippets, none over 32
 
 
@@ -134,10 +137,42 @@ def test_label_ids_of_the_file_stay_where_every_segment_has_one(trained, capsys,
 
 def test_the_rate_of_the_snippets(trained, capsys):
     process("--for=tridet", annotation_option(t5={}), "--fps=99")
-    assert "snippets a second, --fps is 99\n" in capsys.readouterr().out
-    process("--for=actionformer", annotation_option(t5={"duration": 10}), "--resize=25")
+    said = "does not fit 1 of 1 videos (t5: 5.68 snippets a second, told 99); give the right --fps"
+    assert said in capsys.readouterr().out
+    process("--for=actionformer", annotation_option(t5={"duration": 27}), "--resize=25")
     (entry,) = numeric("transformed_features/tiny_2_actionformer_25").values()
-    assert entry["fps"] == 2.5  # resized, each video has its own
+    assert entry["fps"] == pytest.approx(25 / 27)  # resized, each video has its own
+
+
+def test_each_video_its_own_rate(trained, capsys):
+    entries = annotation_option(t5={"duration": 10}, t6={"duration": 4})
+    process("--for=actionformer", entries, "--fps=per_video")
+    folder = Path("transformed_features/tiny_2_actionformer")
+    lengths = {video: len(np.load(folder / f"{video}.npy")) for video in ("t5", "t6")}
+    rates = {video: entry["fps"] for video, entry in numeric(folder).items()}
+    assert rates == {"t5": lengths["t5"] / 10, "t6": lengths["t6"] / 4}
+    output = capsys.readouterr().out
+    assert "warning" not in output
+    assert "num_frames: 1, default_fps: null" in output
+    process("--for=opentad", entries, "--fps=per_video")
+    assert "warning: the videos have 5.4 to" in capsys.readouterr().out
+
+
+def test_the_yaml_says_what_heads_are_told(trained, capsys):
+    """As prepare leaves it: frames, their number in a clip, and the annotation file."""
+    annotation_option(t5={"duration": 27})
+    with Path("tiny.yaml").open("a") as file:
+        file.write("feat_stride: 8\nnum_frames: 32\nvideo_fps: 16\nfps: 2\nannotations: a.json\n")
+    process("--for=actionformer")
+    assert "num_frames: 4, default_fps: 2," in capsys.readouterr().out
+    (entry,) = numeric("transformed_features/tiny_2_actionformer").values()
+    assert entry["fps"] == 2
+    process("--for=opentad")
+    assert (
+        "fps: 4, feature_stride: 2, sample_stride: 1, offset_frames: 4," in capsys.readouterr().out
+    )
+    process("--for=actionformer", "--fps=3")  # wins over all of them
+    assert "num_frames: 1, default_fps: 3," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -327,7 +362,7 @@ REFUSED = {
     "--input=models --output=x": "holds no .npy files",
     "--prefix=../": "beginning of a file's name",
     "--resize=0": r"1\.\.100000",
-    "--fps=nan": "--fps",
+    "--fps=nan": "fps is nan",
     "--input=widths --output=x --load_model=0": "has 7 channels, others have 16",
     "--resize_mode=pool": "needs --resize",
     "--annotations=tiny.yaml": "give --for",

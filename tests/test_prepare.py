@@ -23,7 +23,7 @@ from sola.config import Config, load_config
 from sola.errors import DataError, SolaError
 from sola.export.dump import export_features
 from sola.prepare import __main__ as prepare
-from sola.prepare.dataset import window_of
+from sola.prepare.sizes import window_of
 from sola.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("grey_pictures")
@@ -61,7 +61,7 @@ def test_a_yaml_that_trains_is_made_from_a_flat_folder(workplace, annotations, c
     report = capsys.readouterr().out
     assert "training: 13 videos" in report
     assert "annotated, without features: 2 (gone, a?b)" in report
-    (workplace / "new.yaml").write_text(config.to_yaml().replace("epoch: 150", "epoch: 1"))
+    (workplace / "new.yaml").write_text(replace(config, epoch=1).to_yaml())
     main_simsiam.main(["--yaml_path=new.yaml", "network_hidden_unit=8"])
     assert "eval_result in epoch1: " in capsys.readouterr().out
 
@@ -69,11 +69,11 @@ def test_a_yaml_that_trains_is_made_from_a_flat_folder(workplace, annotations, c
 def test_split_folders_a_guessed_rate_and_durations_as_text(workplace, annotations, capsys):
     write(workplace / "a.json", annotations)  # text, as in HACS
     run("--features=HACS_DATA", "--annotations=a.json")
-    assert "fps: 2, from T / duration" in capsys.readouterr().out
+    assert "fps: 2, found from T / duration" in capsys.readouterr().out
     for entry in annotations.values():
         entry["duration"] = float(entry["duration"])
-    write(workplace / "b.json", annotations)
-    run("--features=HACS_DATA", "--annotations=b.json", "--fps=2")
+    write(workplace / "a.json", annotations)
+    run("--features=HACS_DATA", "--annotations=a.json", "--fps=2")
     assert "is there already, with the same content" in capsys.readouterr().out
 
 
@@ -107,10 +107,14 @@ def test_a_check_changes_nothing_and_tells_what_is_wrong(workplace, annotations,
     np.save(training / "nan.npy", np.full((30, FEATURE_DIM), np.nan))
     np.save(training / "half.npy", np.ones((30, FEATURE_DIM), np.float16))
     before = contents(workplace)
-    run(f"--annotations={file}", "--fps=2", "--check", yaml="tiny.yaml")
+    told = r"bad\.npy: .*\(3 such files\).*on_bad_file=skip"
+    with pytest.raises(DataError, match=told):
+        run(f"--annotations={file}", "--fps=2", "--check", yaml="tiny.yaml")
     report = capsys.readouterr().out
-    run("--features=HACS_DATA", f"--annotations={file}", "--check")
-    assert capsys.readouterr().out == report.replace("fps: 2, given", "fps: 2, from T / duration")
+    with pytest.raises(DataError, match=told):
+        run("--features=HACS_DATA", f"--annotations={file}", "--fps=2", "--check")
+    of_new = capsys.readouterr().out
+    assert of_new[: of_new.index("plan")] == report[: report.index("plan")]
     assert contents(workplace) == before
     for line in (
         "training: 15 videos",
@@ -124,16 +128,16 @@ def test_a_check_changes_nothing_and_tells_what_is_wrong(workplace, annotations,
         "validation without annotation, so without labels: 1 (v7)",
         "warning: in training, of another subset by annotation: 1 (t9)",
         "warning: in validation, of another subset by annotation: 1 (t4)",
-        "warning: training with segments that do not end after their start: 1 (t8)",
+        "warning: segments that do not end after their start: 1 (t8)",
         "training: 12 videos with labels, action share 0.",
         "training without an action snippet: 1 (t8)",
         "more than a snippet from duration * fps in 2 of 19 videos, most in t5 (",
         "not finite (24 of 24 files): 1 (HACS_DATA/training/nan.npy)",
     ):
         assert line in report, line
-    with pytest.raises(DataError, match=r"bad\.npy: .*\(3 such files\).*on_bad_file=skip"):
+    with pytest.raises(DataError, match=told):
         run(f"--annotations={file}", "--fps=2", yaml="tiny.yaml")
-    run("--features=HACS_DATA", f"--annotations={file}", "on_bad_file=skip")
+    run("--features=HACS_DATA", f"--annotations={file}", "--fps=2", "on_bad_file=skip")
     linked = {path.stem for path in (workplace / "new_data/features/training").iterdir()}
     assert "half" in linked
     assert linked.isdisjoint({"bad", "wide", "nan"})
@@ -145,7 +149,7 @@ def test_a_length_may_be_a_snippet_from_its_duration(workplace, annotations, cap
     annotations["t5"]["duration"] = (length - off) / 2
     write(workplace / "a.json", annotations)
     run("--annotations=a.json", "--fps=2", "--check", yaml="tiny.yaml")
-    far = f"duration * fps in 1 of 21 videos, most in t5 ({off:+.1f} snippets)"
+    far = f"duration * fps in 1 of 21 videos, most in t5 ({off:+.1f})"
     wanted = far if count else "within a snippet of duration * fps in all 21 videos"
     assert wanted in capsys.readouterr().out
 
@@ -227,18 +231,18 @@ def test_the_window_keeps_its_seconds():
             assert abs(window["sampling_duration"] / fps - 11.5) < 3.5
 
 
-@pytest.mark.parametrize(("rate", "said"), [(4.02, "fps: 4, from"), (2.3, "fps: 2.3, from")])
-def test_only_a_given_rate_changes_the_window(workplace, annotations, capsys, rate, said):
+@pytest.mark.parametrize(("rate", "said"), [(4.02, "fps: 4, found"), (2.3, "fps: 2.3, found")])
+def test_the_rate_that_is_found_makes_the_window(workplace, annotations, capsys, rate, said):
     for entry in annotations.values():
         entry["duration"] = float(entry["duration"]) * 2 / rate
+        entry["annotations"][0]["segment"] = [1, 2]
     file = write(workplace / "a.json", annotations)
     run("--features=HACS_DATA", f"--annotations={file}")
     report = capsys.readouterr().out
     assert said in report
-    assert ("give --fps=4 for these" in report) == (rate == 4.02)
-    assert load_config("new.yaml").sampling_duration == 23
-    run("--features=HACS_DATA", f"--annotations={file}", f"--fps={rate}", "--overwrite")
-    assert load_config("new.yaml").sampling_duration == 11 * round(rate) + 1
+    config = load_config("new.yaml")
+    assert config.sampling_duration == 11 * round(rate) + 1
+    assert (config.fps, config.annotations) == (pytest.approx(rate, rel=0.01), str(file))
 
 
 @pytest.mark.parametrize(
@@ -248,10 +252,13 @@ def test_only_a_given_rate_changes_the_window(workplace, annotations, capsys, ra
         (["--features=circle"], "circle: no such folder"),
         (["--features=looped"], r"loop\.npy: cannot be read: Too many levels"),
         (["--features=HACS_DATA", "--fps=0"], "--fps"),
-        (["--features=half"], "half/validation: no such folder"),
+        (["--features=half"], "half/training: holds no .npy files"),
         (["--features=widths"], "validation: all features have another width than most"),
         (["--features=HACS_DATA", "sampling_duration=999"], "no video is longer than"),
-        (["--features=HACS_DATA", "--annotations=one.json", "--fps=4"], "T / duration is 2 snip"),
+        (
+            ["--features=HACS_DATA", "--annotations=one.json", "--fps=4"],
+            r"4 snippets a second: does not fit 1 of 1 videos, as v6, T = .*--fps=per_video.*skip",
+        ),
         (["--features=HACS_DATA", "--annotations=zz.json", "--fps=2"], "'zz', has the name of"),
         (["--features=HACS_DATA", "--annotations=gone.json"], r"gone\.json"),
         (["--features=HACS_DATA", "epohc=3"], "did you mean epoch"),
@@ -262,7 +269,10 @@ def test_only_a_given_rate_changes_the_window(workplace, annotations, capsys, ra
             ["--features=HACS_DATA", "in_feature_dim=3", "out_feature_dim=3", "dissim_proj_out=3"],
             "in_feature_dim is 3, not 16",
         ),
-        (["--features=visualizing", "--annotations=one.json"], "subset; subsets: training"),
+        (
+            ["--features=visualizing", "--annotations=one.json"],
+            "is for validation; their subsets: training; or give",
+        ),
         ([], r"new\.yaml: No such file"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from helpers import REPOSITORY
 from matplotlib.image import imread
 
+from sola.data.times import TimeAxis
 from sola.plots.figure import DPI, save_figure
 from sola.plots.tsms import (
     ACTION_COLOUR,
@@ -112,11 +113,11 @@ def test_values_land_where_they_should(tmp_path, length):
     assert figure.axes[2].get_ylim() == (-1, 1)
 
 
-@pytest.mark.parametrize("fps", [None, 2.0])
-def test_strips_stand_along_both_axes_at_the_labels(tmp_path, fps):
+@pytest.mark.parametrize("axis", [None, TimeAxis(2.0, 0.5), TimeAxis(2.0, 8.0)])
+def test_strips_stand_along_both_axes_at_the_labels(tmp_path, axis):
     labels = np.zeros(40, bool)
     labels[:5] = labels[10:20] = labels[35:] = True
-    figure = tsm_sheet("title", [picture(40, labels)], fps)
+    figure = tsm_sheet("title", [picture(40, labels)], axis)
     pixels, boxes = rendered(figure, tmp_path)
     for rows, columns in boxes[:2]:
         for distance, has_strip in ((STRIP - 2, False), (12, True), (2 * STRIP + 2, False)):
@@ -135,8 +136,8 @@ def test_strips_stand_along_both_axes_at_the_labels(tmp_path, fps):
 
 
 def test_axes_are_in_seconds_where_the_rate_is_known():
-    for fps, end, unit in ((None, 30, "snippets"), (2.0, 15, "s")):
-        figure = tsm_sheet("title", [picture(30)], fps)
+    for axis, end, unit in ((None, 30, "snippets"), (TimeAxis(2.0, 0.5), 15, "s")):
+        figure = tsm_sheet("title", [picture(30)], axis)
         for axes in figure.axes[:2]:
             assert axes.get_xlim() == (0, end)
             assert axes.get_ylim() == (end, 0)  # time runs downwards
@@ -144,6 +145,25 @@ def test_axes_are_in_seconds_where_the_rate_is_known():
     mean = picture(30).tsm.mean()
     assert figure.axes[0].get_title() == f"video_30\ninput, T = 30, 15.0 s, mean {mean:.2f}"
     assert figure.axes[1].get_title() == "video_30\nSoLa, mean 1.00"
+
+
+@pytest.mark.parametrize("length", [30, 600])  # 600: averaged
+def test_a_snippet_stands_at_the_middle_of_its_clip(length):
+    labels = np.zeros(length, bool)
+    labels[[0, 1, length - 1]] = True
+    figure = tsm_sheet("title", [picture(length, labels)], TimeAxis(rate=2.0, clip=4.0))
+    end = 1.75 + length / 2  # the first snippet's clip has its middle at 2 s
+    for axes in figure.axes[:2]:
+        assert axes.get_xlim() == (1.75, end)
+        assert axes.get_ylim() == (end, 1.75)
+        bars = [path.get_extents() for path in axes.collections[0].get_paths()]
+        spans = [(1.75, 2.75), (end - 0.5, end)]
+        assert [(bar.x0, bar.x1) for bar in bars[:2]] == spans
+        assert [(bar.y0, bar.y1) for bar in bars[2:]] == spans
+        assert all(bar.y1 < 1.75 for bar in bars[:2])
+        assert all(bar.x1 < 1.75 for bar in bars[2:])
+    covered = (length - 1) / 2 + 4.0  # seconds, from the first clip's start to the last one's end
+    assert f", {covered:.1f} s, mean" in figure.axes[0].get_title()
 
 
 def test_any_name_can_be_drawn(tmp_path):

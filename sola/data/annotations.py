@@ -2,7 +2,8 @@
 
 import json
 import math
-import statistics
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from sola.errors import DataError, parsing, shown
 from sola.system.files import read_bytes
 
 BLOCK_LIST = "missing_files.txt"  # annotated videos without features, a line each
-TRAINING_NAMES = ("training", "train")
-VALIDATION_NAMES = ("validation", "val")
-TEST_NAMES = ("testing", "test")
+SUBSETS = {  # name of a subset or of a folder, in lower case -> which one it is
+    "training": "training", "train": "training",
+    "validation": "validation", "valid": "validation", "val": "validation",
+    "testing": "testing", "test": "testing",
+}  # fmt: skip
+AMBIGUOUS = "ambiguous"  # THUMOS: where annotators did not agree whether there is an action
 LARGEST_LABEL_ID = 2**31 - 1
-WRONG_RATE = 0.05  # what a given rate may be off, relatively
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,34 @@ class Action:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an annotation file says of one video. subset: in lower case."""
+    """What an annotation file says of one video.
+
+    subset: in lower case. fps: frames a second. actions: None where the file has none for the
+    video, not even an empty list. ambiguous: segments that are left out of them.
+    """
 
     subset: str
     duration: float | None  # seconds
-    actions: tuple[Action, ...]
+    actions: tuple[Action, ...] | None
+    fps: float | None = None
+    ambiguous: int = 0
 
 
 def read_annotations(path: str | Path) -> dict[str, Annotation]:
     """Video -> annotation of {"database": {id: {"subset", "duration", "annotations"}}}.
 
-    Durations and segments may be numbers or their text, as in HACS. Raises DataError, naming the
-    file and the video.
+    The database may stand alone. In place of annotations, lists of {"label", "segment"}, there may
+    be actions, lists of [class, start, end], as of MultiTHUMOS and Charades. Durations and segments
+    may be numbers or their text, as in HACS. Raises DataError, naming the file and the video.
     """
     try:
         content = read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     with parsing(path, "not a JSON file with a database of videos", "name another, or mend it"):
-        database = json.loads(content)["database"]
+        database = json.loads(content)
+        is_database = all(isinstance(e, dict) and "subset" in e for e in database.values())
+        database = database if is_database else database["database"]
         if not isinstance(database, dict) or not database:
             raise ValueError("its database is empty")
     check_names(path, database)
@@ -64,17 +76,27 @@ def read_annotations(path: str | Path) -> dict[str, Annotation]:
 
 
 def _annotation(entry: dict[str, Any]) -> Annotation:
-    subset, duration = entry["subset"], entry.get("duration")
+    subset, duration, fps = entry["subset"], entry.get("duration"), entry.get("fps")
     if not isinstance(subset, str):
         raise TypeError(f"its subset is {shown(subset)}")
     seconds = None if duration is None else _seconds(duration)
     if seconds is not None and seconds < 1e-3:
         raise ValueError(f"its duration is {seconds}")
-    actions = tuple(_action(action) for action in entry.get("annotations", []))
-    return Annotation(subset.lower(), seconds, actions)
+    frames = None if fps is None else _seconds(fps)
+    if frames is not None and not 1e-3 <= frames <= 1e6:
+        raise ValueError(f"its fps is {frames}")
+    given = entry.get("annotations", entry.get("actions"))
+    if given is None:
+        return Annotation(subset.lower(), seconds, None, frames)
+    actions = [_action(action) for action in given]
+    clear = tuple(action for action in actions if action.label.lower() != AMBIGUOUS)
+    return Annotation(subset.lower(), seconds, clear, frames, len(actions) - len(clear))
 
 
-def _action(action: dict[str, Any]) -> Action:
+def _action(action: dict[str, Any] | list[Any]) -> Action:
+    if isinstance(action, list):
+        label, start, end = action
+        return Action(str(label), _seconds(start), _seconds(end))
     start, end = map(_seconds, action["segment"])
     label_id = action.get("label_id")
     if label_id is not None and (
@@ -89,38 +111,46 @@ def _seconds(value: float | str) -> float:
         seconds = float(value)
         if math.isfinite(seconds):
             return seconds
-    raise ValueError(f"{shown(value)} is no number of seconds")
+    raise ValueError(f"{shown(value)} is no number")
+
+
+def split_of_names(names: Iterable[str]) -> dict[str, str]:
+    """Subset or folder, in lower case -> training or validation, of those that are either.
+
+    names: all that there are. Where none is for validation, test validates; where none is for
+    training, as in THUMOS, validation is trained on and test validated on.
+    """
+    kinds = {name: SUBSETS[name] for name in names if name in SUBSETS}
+    roles = {"training": "training", "validation": "validation"}
+    if "validation" not in kinds.values():
+        roles["testing"] = "validation"
+    elif "training" not in kinds.values():
+        roles = {"validation": "training", "testing": "validation"}
+    return {name: roles[kind] for name, kind in kinds.items() if kind in roles}
 
 
 def split_of_subset(annotations: dict[str, Annotation]) -> dict[str, str]:
-    """Subset -> training or validation; the videos of any other subset are left out.
+    """Subset -> training or validation; the videos of any other subset are left out."""
+    return split_of_names({annotation.subset for annotation in annotations.values()})
 
-    Where nothing is called training, as in THUMOS, validation is trained on and test validated on.
+
+def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str, str]:
+    """Video -> its name in an annotation file, of the feature files that have one there.
+
+    The same name is taken first, then one with or without ActivityNet's v_ before either, then one
+    that differs in case and in Unicode form alone, if there is no other such. Raises DataError,
+    with examples, when no video has one.
     """
-    of_training, of_validation = TRAINING_NAMES, VALIDATION_NAMES
-    if {annotation.subset for annotation in annotations.values()}.isdisjoint(TRAINING_NAMES):
-        of_training, of_validation = VALIDATION_NAMES, TEST_NAMES
-    return dict.fromkeys(of_training, "training") | dict.fromkeys(of_validation, "validation")
-
-
-def find_annotation(annotations: dict[str, Annotation], video: str) -> Annotation | None:
-    """The annotation of a feature file's name, with or without ActivityNet's v_ before either."""
-    names = (video, video.removeprefix("v_"), f"v_{video}")
-    return next((annotations[name] for name in names if name in annotations), None)
-
-
-def find_annotations(
-    annotations: dict[str, Annotation], videos: Iterable[str]
-) -> dict[str, Annotation]:
-    """Video -> annotation, of the videos that have one."""
-    found = {video: find_annotation(annotations, video) for video in videos}
-    return {video: entry for video, entry in found.items() if entry is not None}
-
-
-def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str, Annotation]:
-    """The same. Raises DataError, with examples, when no video has one."""
-    videos = list(videos)
-    found = find_annotations(annotations, videos)
+    videos, folded = list(videos), Counter(map(_folded, annotations))
+    of_folded = {_folded(name): name for name in annotations if folded[_folded(name)] == 1}
+    in_folder = Counter(map(_folded, videos))
+    found = {}
+    for video in videos:
+        names = [n for n in (video, video.removeprefix("v_"), f"v_{video}") if n in annotations]
+        if not names and in_folder[_folded(video)] == 1 and _folded(video) in of_folded:
+            names = [of_folded[_folded(video)]]
+        if names:
+            found[video] = names[0]
     if not found:
         annotated, file = shown(next(iter(annotations))), shown(videos[0])
         raise DataError(
@@ -130,29 +160,14 @@ def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str
     return found
 
 
-def snippet_rate(annotations: dict[str, Annotation], lengths: dict[str, int]) -> float | None:
-    """Snippets a second: the median of T / duration over the videos that have both.
-
-    lengths: video -> T.
-    """
-    rates = [
-        lengths[video] / entry.duration for video, entry in annotations.items() if entry.duration
-    ]
-    return statistics.median(rates) if rates else None
+def _folded(name: str) -> str:
+    """A name without v_, in one case and Unicode form."""
+    return unicodedata.normalize("NFC", name).casefold().removeprefix("v_")
 
 
-def wrong_rate(
-    annotations: dict[str, Annotation], lengths: dict[str, int], fps: float
-) -> float | None:
-    """The snippet_rate of the data, where fps is off by more than WRONG_RATE; else None."""
-    rate = snippet_rate(annotations, lengths)
-    return rate if rate is not None and abs(rate / fps - 1) > WRONG_RATE else None
-
-
-def action_labels(actions: Iterable[Action], length: int, fps: float) -> np.ndarray:
-    """Which snippets' centres, (i + 0.5) / fps, lie in a segment [start, end): bool [T]."""
-    centres = (np.arange(length) + 0.5) / fps
-    labels = np.zeros(length, bool)
+def action_labels(actions: Iterable[Action], centres: np.ndarray) -> np.ndarray:
+    """Which snippets' centres [T], in seconds, lie in a segment [start, end): bool [T]."""
+    labels = np.zeros(len(centres), bool)
     for action in actions:
         labels |= (centres >= action.start) & (centres < action.end)
     return labels
@@ -165,7 +180,7 @@ def block_list(videos: Iterable[str]) -> bytes:
 
 
 def _all_actions(annotations: dict[str, Annotation]) -> list[Action]:
-    return [action for entry in annotations.values() for action in entry.actions]
+    return [action for entry in annotations.values() for action in entry.actions or ()]
 
 
 def label_numbers(annotations: dict[str, Annotation]) -> dict[str, int]:
@@ -184,34 +199,32 @@ def is_renumbered(annotations: dict[str, Annotation]) -> bool:
 
 
 def numeric_annotations(
-    annotations: dict[str, Annotation],
-    videos: Iterable[str],
-    fps: float,
-    resize: int | None = None,
+    annotations: dict[str, Annotation], videos: dict[str, str], rates: dict[str, float]
 ) -> dict[str, Any]:
     """The content of an annotation file as ActionFormer reads it: numbers, and a number a label.
 
-    Holds those of the videos given that have a duration, with their subsets: the loader stops at a
-    video without features. fps: of the snippets; resize: to so many each, which then gives a rate
-    for each video. See label_numbers.
+    Holds those that have a duration and a rate, with their subsets: the loader stops at a video
+    without features. videos: name in it -> name in annotations. rates: the same -> snippets a
+    second, as they are written. See label_numbers.
     """
     numbers = label_numbers(annotations)
-    database = {}
-    for video in videos:
-        annotation = find_annotation(annotations, video)
-        if annotation is None or annotation.duration is None:
-            continue
-        database[video] = {
-            "subset": annotation.subset,
-            "duration": annotation.duration,
-            "fps": resize / annotation.duration if resize else fps,
-            "annotations": [
-                {
-                    "label": action.label,
-                    "label_id": numbers[action.label],
-                    "segment": [action.start, action.end],
-                }
-                for action in annotation.actions
-            ],
-        }
-    return {"version": "numeric", "database": database}
+    return {
+        "version": "numeric",
+        "database": {
+            video: {
+                "subset": annotations[name].subset,
+                "duration": annotations[name].duration,
+                "fps": rates[video],
+                "annotations": [
+                    {
+                        "label": action.label,
+                        "label_id": numbers[action.label],
+                        "segment": [action.start, action.end],
+                    }
+                    for action in annotations[name].actions or ()
+                ],
+            }
+            for video, name in videos.items()
+            if annotations[name].duration is not None and video in rates
+        },
+    }

@@ -11,6 +11,7 @@ import numpy as np
 from sola.config import Config
 from sola.data.features import open_joined, read_features
 from sola.data.index_files import feature_folders
+from sola.data.times import Sampling
 from sola.errors import SolaError
 from sola.export.formats import Form
 from sola.export.heads import HEADS, Written, write_for_head
@@ -73,10 +74,7 @@ def export_features(
             seconds = time.perf_counter() - started
             print(f"{folder}: {len(sources.videos)} videos complete, {encoded} in {seconds:.1f} s")
             if target.head:
-                lengths = {f"{form.prefix}{v.name}": v.file.length for v in sources.videos}
-                width = encoder.output_dim(sources.input_dim)
-                written = Written(folder, form, sources.splits, lengths, width, target.fps)
-                write_for_head(target.head, written, sources.annotations)
+                write_for_head(target.head, written_by(config, folder, form, encoder, sources))
             write_manifest(folder, content, finished=True)
     return folder
 
@@ -100,9 +98,27 @@ def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     print(f"{output}: {file.length} snippets")
     if target.head:
         lengths, width = {output.stem: file.length}, features.shape[1]
-        written = Written(output.parent, form, [""], lengths, width, target.fps)
-        write_for_head(target.head, written, {})
+        written = Written(output.parent, form, [""], lengths, width, {}, {}, {})
+        write_for_head(target.head, written)
     return output
+
+
+def written_by(
+    config: Config, folder: Path, form: Form, encoder: Encoder, sources: Sources
+) -> Written:
+    """What is to be told to a head."""
+    sampling = Sampling.of(config)
+    lengths, axes, names = {}, {}, {}
+    for _, video, file in sources.videos:
+        name = f"{form.prefix}{video}"
+        lengths[name] = file.length
+        if video in sources.names:
+            names[name] = sources.names[video]
+        axis = sampling.axis(file.length, sources.annotations.get(names.get(name, "")))
+        if axis is not None:
+            axes[name] = axis.resized(file.length, form.resize) if form.resize else axis
+    width = encoder.output_dim(sources.input_dim)
+    return Written(folder, form, sources.splits, lengths, width, axes, sources.annotations, names)
 
 
 def begin(

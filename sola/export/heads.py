@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sola.data.annotations import Annotation
+    from sola.data.times import TimeAxis
     from sola.export.formats import Form
 
 NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
+
+
+ONE_RATE = ("opentad",)  # heads with one rate for all videos, where time is not resized
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,19 @@ HEADS = {
     ),
     "tridet": Head(
         "TriDet, hacs_i3d.yaml: feat_folder: {folder}, input_dim: {feature_dim}, feat_stride: 1, "
-        "num_frames: 1, default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: its i3d branch reads "
-        "an attribute that is never set; one line of its loader needs a patch",
+        "num_frames: {clip}, default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: its i3d branch "
+        "reads an attribute that is never set; one line of its loader needs a patch",
     ),
     "opentad": Head(
         "OpenTAD: data_path: {folders}, prefix: {prefix!r}, "
-        "in_channels: {feature_dim}, fps: {fps}, feature_stride: 1, sample_stride: 1, "
-        "offset_frames: 0, pad_len: {max_seq_len}, block_list: {folder}/missing_files.txt. "
+        "in_channels: {feature_dim}, fps: {twice_fps}, feature_stride: 2, sample_stride: 1, "
+        "offset_frames: {clip}, pad_len: {max_seq_len}, block_list: {folder}/missing_files.txt. "
         "Trap: a video of the annotations without a file stops it unless it is on that list",
         beside=BLOCK_LIST,
     ),
     "actionformer": Head(
         "ActionFormer: feat_folder: {folder}, json_file: {folder}/annotations.json, "
-        "file_prefix: {prefix!r}, input_dim: {feature_dim}, feat_stride: 1, num_frames: 1, "
+        "file_prefix: {prefix!r}, input_dim: {feature_dim}, feat_stride: 1, num_frames: {clip}, "
         "default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: it wants numeric durations and a "
         "label_id for each segment, which that file has and HACS's own has not",
         {"layout": "flat"},
@@ -78,32 +82,38 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Written:
-    """Features that were written for a head."""
+    """Features that were written for a head.
+
+    lengths: name of the feature file -> T of its input. axes: the same -> where the snippets
+    written lie in time, where that is known. names: the same -> its name in the annotations.
+    """
 
     folder: Path
     form: Form
     splits: Sequence[str]
-    lengths: dict[str, int]  # name of the feature file -> T of its input
+    lengths: dict[str, int]
     feature_dim: int
-    fps: float
+    axes: dict[str, TimeAxis]
+    annotations: dict[str, Annotation]
+    names: dict[str, str]
 
-    def prefix(self, annotations: dict[str, Annotation], usual: str = "v_") -> str:
+    def prefix(self, usual: str = "v_") -> str:
         """What stands before the ids in all names: the form's, or the usual one, ActivityNet's."""
         for prefix in filter(None, (self.form.prefix, usual)):
             if all(name.startswith(prefix) for name in self.lengths):
-                return "" if any(name in annotations for name in self.lengths) else prefix
+                return "" if any(name in self.annotations for name in self.lengths) else prefix
         return ""
 
 
-def write_for_head(name: str, written: Written, annotations: dict[str, Annotation]) -> None:
+def write_for_head(name: str, written: Written) -> None:
     """Say what to set in a head; write what it wants beside the features, from annotations."""
     usual = HEADS[name].form.get("prefix") or "v_"
-    print(advice(name, written, written.prefix(annotations, usual)))
+    print(advice(name, written, written.prefix(usual)))
     for note in differences(name, written):
-        print(f"note: {note}")
+        print(note if note.startswith("warning") else f"note: {note}")
     beside = HEADS[name].beside
-    if beside and annotations:
-        BESIDE[beside](written, annotations)
+    if beside and written.annotations:
+        BESIDE[beside](written)
     elif beside and not (written.folder / beside).exists():
         print(f"note: there is no {beside} yet; --annotations=JSON makes it")
 
@@ -113,6 +123,9 @@ def advice(name: str, written: Written, prefix: str) -> str:
     form, folder = written.form, written.folder.absolute()
     longest = form.resize or max(written.lengths.values())
     places = dict.fromkeys(str(form.place(folder, split)) for split in written.splits)
+    rates = {axis.rate for axis in written.axes.values()}
+    clips = {f"{axis.clip_snippets:.4g}" for axis in written.axes.values()}
+    rate = rates.pop() if len(rates) == 1 else None
     return HEADS[name].advice.format(
         folder=folder,
         folders=" and ".join(places),
@@ -120,7 +133,9 @@ def advice(name: str, written: Written, prefix: str) -> str:
         max_seq_len=1 << max(longest - 1, 1).bit_length(),
         resize=form.resize or "T",
         prefix=prefix,
-        fps=f"{written.fps:g}",
+        fps=f"{rate:g}" if rate else "null",
+        twice_fps=f"{2 * rate:g}" if rate else "(twice the snippets a second)",
+        clip=clips.pop() if len(clips) == 1 else "1",
     )
 
 
@@ -133,28 +148,35 @@ def differences(name: str, written: Written) -> Iterator[str]:
             continue  # all names had it before
         if value != expected:
             yield f"{option} is {value}, {name} expects {expected}: adapt its loader"
+    axes = written.axes.values()
+    if name in ONE_RATE and len({axis.rate for axis in axes}) > 1:
+        rates = [axis.rate for axis in axes]
+        span = f"{min(rates):.3g} to {max(rates):.3g} snippets a second"
+        yield f"warning: the videos have {span}, {name} knows one rate: use --resize"
+    if len({round(axis.clip_snippets, 3) for axis in axes}) > 1:
+        yield "warning: clips of another number of strides in each video, heads know one"
     if usual.layout == "split" and written.splits == [""]:
         yield f"{name} reads training/ and validation/, these are in one folder as the input"
 
 
-def write_block_list(written: Written, annotations: dict[str, Annotation]) -> None:
+def write_block_list(written: Written) -> None:
     """Write which annotated videos have no features."""
-    from sola.data.annotations import block_list, find_annotation
+    from sola.data.annotations import block_list
     from sola.system.files import write_atomically
 
-    there = {id(find_annotation(annotations, video)) for video in written.lengths}
-    missing = [video for video, entry in annotations.items() if id(entry) not in there]
+    missing = [name for name in written.annotations if name not in {*written.names.values()}]
     write_atomically(written.folder / BLOCK_LIST, block_list(missing))
 
 
-def write_numeric(written: Written, annotations: dict[str, Annotation]) -> None:
+def write_numeric(written: Written) -> None:
     """Write numeric_annotations of the videos written, and say what to set for them."""
     from sola.data.annotations import is_renumbered, label_numbers, numeric_annotations
     from sola.system.files import write_atomically
 
-    prefix = written.prefix(annotations)
-    ids = [name.removeprefix(prefix) for name in written.lengths]
-    content = numeric_annotations(annotations, ids, written.fps, written.form.resize)
+    annotations, prefix = written.annotations, written.prefix()
+    ids = {file.removeprefix(prefix): name for file, name in written.names.items()}
+    rates = {file.removeprefix(prefix): axis.rate for file, axis in written.axes.items()}
+    content = numeric_annotations(annotations, ids, rates)
     path, entries = written.folder / NUMERIC_ANNOTATIONS, content["database"].values()
     subsets = sorted({entry["subset"] for entry in entries})
     classes = max(label_numbers(annotations).values(), default=-1) + 1

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from sola.config import Config, load_config
-from sola.data.annotations import Annotation, match, read_annotations, wrong_rate
+from sola.data.annotations import Annotation, match, read_annotations
 from sola.data.features import FeatureFile, is_finite
 from sola.data.index_files import feature_folders
+from sola.data.times import Sampling
 from sola.data.videos import SPLITS, BadFiles, Split, feature_paths, open_split, open_videos
 from sola.errors import CheckpointError, DataError, SolaError, shown
 from sola.export.formats import Form
@@ -33,7 +34,7 @@ class Target:
     source: features to read in place of the configuration's: a folder, with split folders or
     without, or a file, or several with commas between them to be joined on channels. output: where
     to write them, else below feature_save_path under the name of the checkpoint and of what differs
-    from the plain form. annotations: a file that some heads want converted. fps: snippets a second.
+    from the plain form. annotations: a file that some heads want converted.
     """
 
     form: Form = dataclasses.field(default_factory=Form)
@@ -42,7 +43,6 @@ class Target:
     output: str | None = None
     suffix: str = ""
     annotations: str | None = None
-    fps: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ class Sources:
     videos: list[Video]
     skipped: dict[str, str]  # file -> what is wrong with it
     annotations: dict[str, Annotation]
+    names: dict[str, str]  # video -> its name in the annotations
 
     @property
     def input_dim(self) -> int:
@@ -206,14 +207,17 @@ def open_sources(config: Config, encoder: Encoder, target: Target) -> Sources:
         splits = [open_split(root, name, width, bad_files) for name in SPLITS]
     bad_files.report()
     videos = [Video(split.name, *item) for split in splits for item in split.videos.items()]
-    sources = Sources(target.source or config.data_root, videos, bad_files.skipped, annotations)
+    names = match(annotations, [video.name for video in videos]) if annotations else {}
+    root = target.source or config.data_root
+    sources = Sources(root, videos, bad_files.skipped, annotations, names)
     for _, _, file in videos:
         if file.shape[1] != sources.input_dim:
             what = f"has {file.shape[1]} channels, others have {sources.input_dim}"
             raise DataError(f"{file.path}: {what}")
     encoder.check_input(sources.input_dim, sources.data_root)
     if annotations:
-        _compare(sources, target)
+        print(f"{len(names)} of {len(videos)} videos are annotated in {target.annotations}")
+        _warn_of_misfits(sources, Sampling.of(config))
     return sources
 
 
@@ -232,14 +236,17 @@ def _open_input(target: Target, bad_files: BadFiles) -> list[Split]:
     return [Split(n, open_videos([f / n for f in folders], None, bad_files)) for n in names]
 
 
-def _compare(sources: Sources, target: Target) -> None:
-    """Say how many videos are annotated, and warn of another rate than target.fps.
-
-    Raises DataError when none is.
-    """
-    lengths = {video.name: video.file.length for video in sources.videos}
-    matched = match(sources.annotations, lengths)
-    print(f"{len(matched)} of {len(lengths)} videos are annotated in {target.annotations}")
-    rate = wrong_rate(matched, lengths, target.fps)
-    if rate is not None:
-        print(f"warning: T / duration is {rate:.3g} snippets a second, --fps is {target.fps:g}")
+def _warn_of_misfits(sources: Sources, sampling: Sampling) -> None:
+    """Say where the time of snippets that heads are told does not fit durations."""
+    off = []
+    for video in sources.videos:
+        entry = sources.annotations.get(sources.names.get(video.name, ""))
+        axis = sampling.axis(video.file.length, entry)
+        if entry and entry.duration and axis and not axis.fits(video.file.length, entry.duration):
+            rate = video.file.length / entry.duration
+            off.append(f"{shown(video.name)}: {rate:.3g} snippets a second, told {axis.rate:.3g}")
+    if off:
+        print(
+            f"warning: the rate does not fit {len(off)} of {len(sources.names)} videos ({off[0]}); "
+            "give the right --fps, or --fps=per_video"
+        )

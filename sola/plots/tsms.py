@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+    from sola.data.times import TimeAxis
+
 SIDE = 240  # pixels of a TSM's side
 STRIP = 8  # pixels of the strips along it, and as many from it
 LEFT, TOP, BELOW, BETWEEN = 62, 50, 30, 22  # pixels around a TSM
@@ -59,19 +61,18 @@ def segments(labels: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def tsm_sheet(title: str, videos: Sequence[VideoPicture], fps: float | None = None) -> Figure:
+def tsm_sheet(title: str, videos: Sequence[VideoPicture], axis: TimeAxis | None = None) -> Figure:
     """Input TSM and SoLa TSM of each video side by side, on one colour scale.
 
-    fps: snippets a second, for axes in seconds; None for axes in snippets.
+    axis: where the snippets lie, for axes in seconds; None for axes in snippets.
     """
-    rate = fps or 1  # snippets a unit of the axes
     figure, panels = _panels(2 * len(videos), 2 * VIDEOS_PER_ROW, title)
     for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
-        seconds = f", {video.length / fps:.1f} s" if fps else ""
+        seconds = f", {(video.length - 1) / axis.rate + axis.clip:.1f} s" if axis else ""
         heading = f"input, T = {video.length}{seconds}"
-        _draw_video(before, video, video.tsm, heading, rate)
-        image = _draw_video(after, video, video.sola_tsm, "SoLa", rate)
-    caption = f"time ({'s' if fps else 'snippets'}) along both axes"
+        _draw_video(before, video, video.tsm, heading, axis)
+        image = _draw_video(after, video, video.sola_tsm, "SoLa", axis)
+    caption = f"time ({'s' if axis else 'snippets'}) along both axes"
     if any(video.labels is not None for video in videos):
         caption += "; red strips: action segments"
     if any(video.length > SIDE for video in videos):
@@ -101,6 +102,11 @@ def window_sheet(
     )
     _add_legends(figure, image, "similarity, (1 + cosine) / 2", caption)
     return figure
+
+
+def borders(snippets: np.ndarray, axis: TimeAxis | None) -> np.ndarray:
+    """Where these snippets begin along an axis, each filling a stride around its clip's middle."""
+    return (snippets - 0.5) / axis.rate + axis.clip / 2 if axis else snippets
 
 
 def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
@@ -135,12 +141,12 @@ def _draw_tsm(
 
 
 def _draw_video(
-    panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, rate: float
+    panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, axis: TimeAxis | None
 ) -> AxesImage:
     """A TSM of a video, with its action segments along two sides and a heading."""
-    image = _draw_tsm(panel, tsm, (0, video.length / rate), (-1, 1))
+    image = _draw_tsm(panel, tsm, borders(np.array([0, video.length]), axis), (-1, 1))
     if video.labels is not None:
-        _draw_strips(panel, np.array(segments(video.labels)) / rate)
+        _draw_strips(panel, borders(np.array(segments(video.labels)), axis))
     panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)  # points
     panel.set_title(
         f"{plain(video.name)}\n{heading}, mean {tsm.mean():.2f}",
@@ -154,8 +160,9 @@ def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
     """Red bars outside the TSM, along its top and its left."""
     from matplotlib.collections import PolyCollection
 
-    pixel = panel.get_xlim()[1] / SIDE
-    outer, inner = -2 * STRIP * pixel, -STRIP * pixel
+    start, end = panel.get_xlim()
+    pixel = (end - start) / SIDE
+    outer, inner = start - 2 * STRIP * pixel, start - STRIP * pixel
     above = [[(s, outer), (e, outer), (e, inner), (s, inner)] for s, e in spans]
     left = [[(y, x) for x, y in corners] for corners in above]
     bars = PolyCollection(above + left, facecolor=ACTION_COLOUR, linewidth=0, clip_on=False)

@@ -1,51 +1,45 @@
-"""The data set that is made ready: its videos, splits, annotations, rate, labels and sizes."""
+"""The data set that is made ready: its videos, splits, annotations, labels and time."""
 
 import dataclasses
-import math
 import os
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from sola.config import Config, override
-from sola.data.annotations import (
-    Annotation,
-    action_labels,
-    find_annotations,
-    match,
-    snippet_rate,
-    split_of_subset,
-    wrong_rate,
-)
+from sola.config import Config
+from sola.data.annotations import Annotation, action_labels, match, split_of_subset
 from sola.data.features import FeatureFile
-from sola.data.videos import SPLITS, BadFiles, open_videos
+from sola.data.times import Sampling, TimeAxis, find_rate, find_strides
+from sola.data.videos import SPLITS, BadFiles
 from sola.errors import ConfigError, DataError, shown
+from sola.prepare.find import check_axes
 from sola.system.device import random_generator
 
-FEWEST_STEPS = 4  # an epoch, in a YAML for few videos
-FEW_STEPS = 5_000  # a training, below which the YAML asks for larger ones
-USUAL_RATES = (1, 2, 3, 4, 5, 25 / 16, 30 / 16, 25 / 8, 30 / 8, 25 / 4, 30 / 4)  # snippets a second
+MISFITS = 0.05  # share of the annotated videos that it may not fit
 
-SplitVideos = dict[str, dict[str, FeatureFile]]  # split -> video -> features
+Videos = dict[str, FeatureFile]
+SplitVideos = dict[str, Videos]  # split -> video -> features
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Videos of both splits, and what an annotation file says of them.
 
-    config: of the training that is made ready. fps: snippets a second, of all that follows from
-    time; None when neither given nor to be had from annotations.
+    config: of the training that is made ready. names: video -> its name in the annotations.
+    sampling: where the snippets lie in time; rate_is_given: its rate is the user's, not found;
+    clip_is_found: its clip is not the user's.
     """
 
     config: Config
     videos: SplitVideos
     annotations: dict[str, Annotation]
-    fps: float | None = None
-    fps_is_given: bool = False
+    names: dict[str, str]
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    rate_is_given: bool = False
+    clip_is_found: bool = False
 
     @property
     def files(self) -> list[FeatureFile]:
@@ -57,48 +51,85 @@ class DataSet:
         """C, the same for all videos."""
         return self.files[0].shape[1]
 
-    @property
-    def lengths(self) -> dict[str, int]:
-        """Video -> T, of both splits."""
-        return {v: file.length for split in SPLITS for v, file in self.videos[split].items()}
-
     @cached_property
     def annotated(self) -> dict[str, dict[str, Annotation]]:
         """Split -> video -> annotation, of the videos that have one."""
-        return {s: find_annotations(self.annotations, self.videos[s]) for s in SPLITS}
+        return {
+            split: {
+                v: self.annotations[self.names[v]] for v in self.videos[split] if v in self.names
+            }
+            for split in SPLITS
+        }
+
+    @cached_property
+    def axes(self) -> dict[str, TimeAxis]:
+        """Video -> its time axis, of the annotated videos whose rate is known."""
+        axes = {
+            video: self.sampling.axis(self.videos[split][video].length, entry)
+            for split, entries in self.annotated.items()
+            for video, entry in entries.items()
+        }
+        return {video: axis for video, axis in axes.items() if axis is not None}
 
     @property
-    def has_labels(self) -> bool:
-        """Whether videos of both splits are annotated; else no labels are written at all."""
-        return all(self.annotated.values())
+    def rate(self) -> float | None:
+        """Snippets a second, the median where they differ; None where it is not known."""
+        common = self.sampling.common_axis
+        rates = [common.rate] if common else [axis.rate for axis in self.axes.values()]
+        return statistics.median(rates) if rates else None
 
     @cached_property
     def labels(self) -> dict[str, dict[str, np.ndarray]]:
-        """Split -> video -> action labels, bool [T], of the videos that are annotated."""
+        """Split -> video -> action labels, bool [T], of the annotated videos with a time axis."""
         return {
             split: {
-                video: action_labels(entry.actions, self.videos[split][video].length, self.fps)
+                video: action_labels(
+                    entry.actions or (),
+                    self.axes[video].centres(self.videos[split][video].length),
+                )
                 for video, entry in entries.items()
+                if video in self.axes
             }
             for split, entries in self.annotated.items()
         }
 
+    @cached_property
+    def lacks_labels(self) -> str | None:
+        """Why no labels are written, as there is nothing for a probe to tell apart; else None."""
+        for split, labels in self.labels.items():
+            if not labels:
+                return f"no {split} video is annotated"
+            values = np.concatenate(list(labels.values()))
+            if values.all() or not values.any():
+                return f"all {split} snippets are {'' if values.any() else 'no '}action"
+        return None
+
+    @cached_property
     def snippets_off(self) -> dict[str, float]:
-        """Video -> T minus duration * fps, of the videos with a duration."""
+        """Video -> T minus that which its duration and the rate make, where both are known."""
         return {
-            video: self.videos[split][video].length - entry.duration * self.fps
+            video: self.videos[split][video].length - self.axes[video].expected_length(e.duration)
             for split, entries in self.annotated.items()
-            for video, entry in entries.items()
-            if entry.duration is not None
+            for video, e in entries.items()
+            if video in self.axes and e.duration is not None
+        }
+
+    @cached_property
+    def misfits(self) -> dict[str, FeatureFile]:
+        """Videos that the rate does not fit."""
+        entries = self.annotated["training"] | self.annotated["validation"]
+        files = self.videos["training"] | self.videos["validation"]
+        return {
+            video: files[video]
+            for video in self.snippets_off
+            if not self.axes[video].fits(files[video].length, entries[video].duration)
         }
 
     @cached_property
     def without_files(self) -> list[str]:
         """Annotated videos of both splits without features."""
-        there = {id(entry) for entries in self.annotated.values() for entry in entries.values()}
-        split_of = split_of_subset(self.annotations)
-        wanted = {v: entry for v, entry in self.annotations.items() if entry.subset in split_of}
-        return [video for video, entry in wanted.items() if id(entry) not in there]
+        there, split_of = {*self.names.values()}, split_of_subset(self.annotations)
+        return [v for v, e in self.annotations.items() if e.subset in split_of and v not in there]
 
 
 def data_folder(yaml_path: str) -> Path:
@@ -126,31 +157,34 @@ def new_config(yaml_path: str, folder_count: int) -> Config:
     )
 
 
-def open_folders(
-    folders: Sequence[Path], annotations: dict[str, Annotation], bad_files: BadFiles
-) -> SplitVideos:
-    """The features in folders with training and validation in them, else divided by split_up."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"--features: {folder}: no such folder")
-    split_folders = [folder / split for folder in folders for split in SPLITS]
-    absent = [folder for folder in split_folders if not folder.is_dir()]
-    if len(absent) == len(split_folders):
-        return split_up(open_videos(folders, None, bad_files), annotations)
-    if absent:
-        raise DataError(f"--features: {absent[0]}: no such folder, though the other split's is")
-    return {s: open_videos([folder / s for folder in folders], None, bad_files) for s in SPLITS}
+def new_data(
+    config: Config, parts: SplitVideos, annotations: dict[str, Annotation], bad_files: BadFiles
+) -> DataSet:
+    """The data set of the videos found, which are divided into splits first if they are not.
 
-
-def split_up(videos: dict[str, FeatureFile], annotations: dict[str, Annotation]) -> SplitVideos:
-    """Videos of one folder as the annotations' subsets say; else a seeded tenth validates.
-
-    Videos that the annotations do not know are trained on; those of another subset, as testing,
-    are left out.
+    parts: split -> videos, with an empty name for those of no split. Files of another width than
+    most are listed as bad, those of channels first refused.
     """
-    if annotations:
+    for note in check_axes({v: file for part in parts.values() for v, file in part.items()}):
+        print(note)
+    names = match(annotations, [v for part in parts.values() for v in part]) if annotations else {}
+    if "" in parts:
+        entries = {video: annotations[name] for video, name in names.items()}
+        parts = split_up(parts[""], entries, annotations)
+    parts = leave_out_other_widths(parts, bad_files)
+    return DataSet(config, parts, annotations, names)
+
+
+def split_up(
+    videos: Videos, entries: dict[str, Annotation], annotations: dict[str, Annotation]
+) -> SplitVideos:
+    """Videos of one folder as the subsets of their annotations say; else a seeded tenth validates.
+
+    entries: of the videos that have one; videos without are trained on, those of another subset, as
+    testing, are left out.
+    """
+    if entries:
         split_of = split_of_subset(annotations)
-        entries = find_annotations(annotations, videos)
         chosen = dict.fromkeys(videos, "training")
         chosen |= {video: split_of.get(entry.subset) for video, entry in entries.items()}
     else:
@@ -160,9 +194,10 @@ def split_up(videos: dict[str, FeatureFile], annotations: dict[str, Annotation])
     parts = {s: {v: file for v, file in videos.items() if chosen[v] == s} for s in SPLITS}
     for split, part in parts.items():
         if not part:
-            subsets = ", ".join(sorted({entry.subset for entry in annotations.values()}))
-            what = f"none of the {len(videos)} videos is of the {split} subset"
-            raise DataError(f"{what}; subsets: {shown(subsets)}")
+            subsets = ", ".join(sorted({entry.subset for entry in entries.values()}))
+            what = f"none of the {len(videos)} videos is for {split}; their subsets: "
+            what += shown(subsets) or "none, without --annotations"
+            raise DataError(f"{what}; or give --features folders training/ and validation/ in it")
     return parts
 
 
@@ -179,77 +214,37 @@ def leave_out_other_widths(videos: SplitVideos, bad_files: BadFiles) -> SplitVid
     return left
 
 
-def with_rate(data: DataSet, fps: float | None) -> DataSet:
-    """The data set with the rate that is given, else with that of its annotations.
+def with_sampling(data: DataSet, given: Sampling, *, rate_is_given: bool) -> DataSet:
+    """The data set with the time of its snippets: as given, completed from the annotations.
 
-    A usual rate is taken when the median of T / duration is within 1 % of one.
+    Without a given rate it is the one that all videos agree on, else each its own. A clip of
+    several strides is recognised where none is given. Raises DataError where nothing tells a rate.
     """
-    annotated = match(data.annotations, data.lengths) if data.annotations else {}
-    if fps is not None or not annotated:
-        return dataclasses.replace(data, fps=fps, fps_is_given=fps is not None)
-    median = snippet_rate(annotated, data.lengths)
-    if median is None:
-        raise DataError("no annotated video has a duration; give --fps")
-    nearest = min(USUAL_RATES, key=lambda rate: abs(math.log(rate / median)))
-    return dataclasses.replace(data, fps=nearest if abs(nearest / median - 1) < 0.01 else median)
-
-
-def sized(data: DataSet, settings: list[str]) -> DataSet:
-    """The data set with its sizes in the configuration; settings, KEY=VALUE, win over them.
-
-    With a given rate the window keeps the canonical one's seconds. Few videos get a batch that
-    gives several steps an epoch, and a larger learning rate.
-    """
-    width = data.width
-    changes = {"in_feature_dim": width, "out_feature_dim": width, "dissim_proj_out": width}
-    changes["visualizing_fps"] = float(data.fps or 0)
-    if data.fps_is_given:
-        changes |= window_of(data.fps)
-    config = dataclasses.replace(data.config, **changes)
-    trained = sum(f.length > config.sampling_duration for f in data.videos["training"].values())
-    batch_size = config.batch_size
-    while batch_size > 8 and trained / batch_size < FEWEST_STEPS:
-        batch_size //= 2
-    config = dataclasses.replace(config, batch_size=batch_size)
-    if config.epoch * math.ceil(trained / batch_size) < FEW_STEPS:
-        config = dataclasses.replace(config, learning_rate=1e-3)
-    changed = override(config, settings)
-    for key in ("data_root", "label_base", "visualizing_dir"):
-        if getattr(changed, key) != getattr(config, key):
-            raise ConfigError(f"{key} is {getattr(config, key)} with --features; leave it out")
-    return dataclasses.replace(data, config=changed)
-
-
-def window_of(fps: float) -> dict[str, int]:
-    """step, step_start and sampling_duration at a number of snippets a second.
-
-    The canonical ones at 2: 2, 4 and 23, that is 8 positions a second apart with two seconds on
-    either side.
-    """
-    step = max(1, round(fps))
-    return {"step": step, "step_start": 2 * step, "sampling_duration": 11 * step + 1}
-
-
-def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
-    """The data set without bad files. bad_files: path -> what is wrong with it.
-
-    Raises SolaError for what would stop the training that is made ready.
-    """
-    annotated = data.annotated["training"] | data.annotated["validation"]
-    rate = wrong_rate(annotated, data.lengths, data.fps)
-    if rate is not None:
-        raise DataError(f"--fps={data.fps:g}: T / duration is {rate:.3g} snippets a second")
-    if data.config.in_feature_dim != data.width:
-        raise ConfigError(f"in_feature_dim is {data.config.in_feature_dim}, not {data.width}")
-    if bad_files and data.config.on_bad_file != "skip":
-        path, what = min(bad_files.items())
-        what = f"{path}: {what} ({len(bad_files)} such files)"
-        raise DataError(f"{what}; mend or remove them, or give on_bad_file=skip")
-    left = {s: {v: f for v, f in data.videos[s].items() if f.path not in bad_files} for s in SPLITS}
-    for split in SPLITS:
-        if not left[split]:
-            raise DataError(f"{split}: no usable file")
-    window = data.config.sampling_duration
-    if all(file.length <= window for file in left["training"].values()):
-        raise DataError(f"training: no video is longer than sampling_duration, {window} snippets")
-    return dataclasses.replace(data, videos=left)
+    entries = data.annotated["training"] | data.annotated["validation"]
+    if not entries:
+        return dataclasses.replace(data, sampling=given, rate_is_given=rate_is_given)
+    frames = {entry.fps for entry in entries.values()}
+    if given.feat_stride and not given.video_fps and len(frames) == 1 and any(frames):
+        (fps,) = frames
+        given = dataclasses.replace(given, video_fps=fps, fps=fps / given.feat_stride)
+    if given.feat_stride and not given.video_fps and not any(frames):
+        raise DataError("no annotated video has fps, its frames a second; give --video_fps")
+    files = data.videos["training"] | data.videos["validation"]
+    timed = [(files[v].length, e.duration) for v, e in entries.items() if e.duration is not None]
+    if not rate_is_given and timed:
+        lengths, durations = map(np.array, zip(*timed, strict=True))
+        if given.clip:
+            lengths, durations = lengths - 1, np.maximum(durations - given.clip, 1e-3)
+        found = find_rate(lengths, durations)
+        data = dataclasses.replace(data, clip_is_found=found.clip > 0)
+        given = dataclasses.replace(given, fps=found.fps, clip=given.clip or found.clip)
+    data = dataclasses.replace(data, sampling=given, rate_is_given=rate_is_given)
+    if not data.axes:
+        raise DataError("no annotated video has a duration; give the rate of all, as --fps=2")
+    if not data.clip_is_found and not given.clip and not given.num_frames:
+        strides = find_strides([*data.snippets_off.values()], share=1 - MISFITS)
+        stride = given.feat_stride
+        clip = {"num_frames": strides * stride} if stride else {"clip": strides / (given.fps or 1)}
+        given = dataclasses.replace(given, **clip)
+        data = dataclasses.replace(data, sampling=given, clip_is_found=strides > 0)
+    return data

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sola.data.annotations import split_of_subset
 from sola.data.features import FeatureFile, is_finite, to_float32
 from sola.data.videos import SPLITS
 from sola.errors import shown
-from sola.prepare.dataset import DataSet, window_of
+from sola.method.reach import reach_note
+from sola.prepare.annotated import NAMED, if_any, named, of_annotations, of_span
+from sola.prepare.dataset import DataSet
+from sola.prepare.sizes import plan
 from sola.system.cli import progress
 from sola.system.device import random_generator
 from sola.system.prefetch import in_background
 
 SAMPLE = 4 * 2**30  # bytes of values that are looked at
 READERS = 8
-NAMED = 5  # videos, of many
 LARGE_COMMON_MEAN = 0.5
 
 
@@ -70,24 +71,19 @@ def report(data: DataSet, bad_files: dict[str, str]) -> list[str]:
     """Lines on features and annotations. bad_files: path -> what is wrong with it."""
     lines = [line for split in SPLITS for line in _of_features(data, split)]
     both = sorted(data.videos["training"].keys() & data.videos["validation"].keys())
-    lines += _if_any("warning: in training and in validation", both)
-    if data.width != data.config.in_feature_dim:
-        lines.append(f"warning: in_feature_dim is {data.config.in_feature_dim}, not {data.width}")
+    lines += if_any("warning: in training and in validation", both)
     lines += [f"bad file: {path}: {what}" for path, what in sorted(bad_files.items())[:NAMED]]
     if len(bad_files) > NAMED:
         lines.append(f"bad files in all: {len(bad_files)}")
     if data.annotations:
-        lines += _if_any("annotated, without features", data.without_files)
-        lines += [line for split in SPLITS for line in _of_annotations(data, split)]
-        lines += _of_rate(data)
+        lines += [*of_annotations(data), *_of_rate(data)]
     return lines
 
 
-def window_advice(data: DataSet) -> list[str]:
-    """A line on the window of a new YAML, where its rate is another than HACS's and not given."""
-    if data.fps is None or data.fps_is_given or window_of(data.fps) == window_of(2.0):
-        return []
-    return [f"note: the window is that of 2 snippets a second; give --fps={data.fps:g} for these"]
+def of_training(data: DataSet) -> list[str]:
+    """Lines on the training that is made ready: the window beside the actions, and the steps."""
+    of_actions = of_span(data, data.rate) if data.rate else []
+    return [*of_actions, *reach_note(data.config), plan(data)]
 
 
 def _of_features(data: DataSet, split: str) -> list[str]:
@@ -100,48 +96,31 @@ def _of_features(data: DataSet, split: str) -> list[str]:
     if split == "training":
         window = data.config.sampling_duration
         short = [video for video, file in files.items() if file.length <= window]
-        lines += _if_any(f"too short to train on (T <= {window})", short)
+        lines += if_any(f"too short to train on (T <= {window})", short)
     return lines
 
 
-def _of_annotations(data: DataSet, split: str) -> list[str]:
-    entries, labels = data.annotated[split], data.labels[split]
-    split_of = split_of_subset(data.annotations)
-    without = [video for video in data.videos[split] if video not in entries]
-    others = [video for video, entry in entries.items() if split_of.get(entry.subset) != split]
-    backward = [v for v, e in entries.items() if any(a.end <= a.start for a in e.actions)]
-    lines = [
-        *_if_any(f"{split} without annotation, so without labels", without),
-        *_if_any(f"warning: in {split}, of another subset by annotation", others),
-        *_if_any(f"warning: {split} with segments that do not end after their start", backward),
-    ]
-    if not labels:
-        return [*lines, f"warning: no {split} video is annotated, so no labels are written"]
-    share = np.concatenate(list(labels.values())).mean()
-    lines.append(f"{split}: {len(labels)} videos with labels, action share {share:.3f}")
-    empty = [video for video, values in labels.items() if not values.any()]
-    return lines + _if_any(f"{split} without an action snippet", empty)
-
-
 def _of_rate(data: DataSet) -> list[str]:
-    lines = [f"fps: {data.fps:g}, {'given' if data.fps_is_given else 'from T / duration'}"]
-    off = data.snippets_off()
+    """Lines on the time of snippets, and on the videos whose T is another than it makes."""
+    common, origin = data.sampling.common_axis, "given" if data.rate_is_given else "found"
+    if common is None:
+        rates = [axis.rate for axis in data.axes.values()]
+        span = f"{min(rates):.4g} to {max(rates):.4g}, median {data.rate:.4g}"
+        return [f"fps: each video's own, {span} snippets a second ({origin})"]
+    lines = [f"fps: {common.rate:g}, {origin}{'' if data.rate_is_given else ' from T / duration'}"]
+    if common.clip_snippets > 1:
+        lines.append(
+            f"clip: {common.clip:.3g} s, {common.clip_snippets:.3g} strides"
+            + (", found: T lacks the clips that would pass the end of a video; give --clip=SECONDS "
+               "or --num_frames if it is another" if data.clip_is_found else "")
+        )  # fmt: skip
+    off = data.snippets_off
     far = sorted((v for v in off if abs(off[v]) > 1), key=lambda v: -abs(off[v]))
     if far:
         lines.append(
-            f"warning: T is more than a snippet from duration * fps in {len(far)} of {len(off)} "
-            f"videos, most in {shown(far[0])} ({off[far[0]]:+.1f} snippets): {named(far)}"
+            f"warning: T is more than a snippet from duration * fps in {len(far)} of "
+            f"{len(off)} videos, most in {shown(far[0])} ({off[far[0]]:+.1f}): {named(far)}"
         )
     elif off:
         lines.append(f"T is within a snippet of duration * fps in all {len(off)} videos")
     return lines
-
-
-def _if_any(what: str, videos: Sequence[str]) -> list[str]:
-    return [f"{what}: {named(videos)}"] if videos else []
-
-
-def named(videos: Sequence[str]) -> str:
-    """How many, and the first ones by name."""
-    names = ", ".join(shown(video) for video in videos[:NAMED])
-    return f"{len(videos)} ({names}{', ...' if len(videos) > NAMED else ''})"

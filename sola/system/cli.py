@@ -48,10 +48,37 @@ class ArgumentParser(ScriptParser):
         return options
 
 
-def check_fps(fps: float) -> None:
-    """Raise SolaError for an --fps that is no number of snippets a second."""
-    if not 0 < fps < 1e6:
-        raise SolaError(f"--fps={fps}: must be a number of snippets a second")
+def add_timing_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say where the snippets of a data set lie in time; see timing_settings."""
+    parser.add_argument(
+        "--fps",
+        metavar="F",
+        help="snippets a second, or per_video: each one's own, by its duration",
+    )
+    seconds = "seconds that a snippet looks at; else one stride"
+    parser.add_argument("--clip", type=float, metavar="SECONDS", help=seconds)
+    parser.add_argument("--feat_stride", type=int, help="frames from a snippet to the next")
+    parser.add_argument("--num_frames", type=int, help="that a snippet looks at; else one stride")
+    parser.add_argument(
+        "--video_fps", type=float, help="frames a second; else the annotations' fps"
+    )
+
+
+def timing_settings(options: argparse.Namespace) -> list[str]:
+    """KEY=VALUE settings of the timing options: of all of them where one says the rate."""
+    keys = ("fps", "clip", "feat_stride", "num_frames", "video_fps")
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if given.get("feat_stride"):
+        if "fps" in given:
+            raise SolaError("--feat_stride: says what --fps says; give one of them")
+        given["fps"] = given.get("video_fps", 0) / given["feat_stride"]
+    elif given.get("fps") == "per_video":
+        given["fps"] = 0
+    elif given.get("fps") in ("0", "0.0"):
+        raise SolaError("--fps=0: must be snippets a second, or per_video")
+    if "fps" in given:
+        given = dict.fromkeys(keys, 0) | given
+    return [f"{key}={value}" for key, value in given.items()]
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

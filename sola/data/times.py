@@ -1,0 +1,150 @@
+"""Where snippets lie in time: the one rule behind labels, pictures and what heads are told."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sola.config import Config
+    from sola.data.annotations import Annotation
+
+TIME_KEYS = ("fps", "clip", "feat_stride", "num_frames", "video_fps")  # of a configuration
+USUAL_RATES = (
+    1.0,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+    25 / 16,
+    30 / 16,
+    25 / 8,
+    30 / 8,
+    25 / 4,
+    30 / 4,
+)  # snippets a second
+NEAR = 0.05  # relatively: so near, a usual rate that fits as well is the one that is meant
+AGREE = 0.01, 1.2  # relatively, or in snippets (29.97 for 30 frames a second adds to rounding)
+OFF_SNIPPETS, OFF_SHARE = 2, 0.05  # by more than both of which a rate does not fit a video
+FEWEST_UNPADDED = 5  # videos, from which a T that is always short by as much is no chance
+LONGEST_CLIP = 64  # snippets, of a clip that is recognised by that
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """The snippets of one video: rate of them a second, each of a clip of so many seconds."""
+
+    rate: float
+    clip: float
+
+    @property
+    def clip_snippets(self) -> float:
+        """The clip in strides: 1 where one snippet's clip ends as the next one's begins."""
+        return self.clip * self.rate
+
+    def centres(self, length: int) -> np.ndarray:
+        """Seconds at which the snippets' clips have their middle: [T]."""
+        return np.arange(length) / self.rate + self.clip / 2
+
+    def expected_length(self, duration: float) -> float:
+        """T of a video of so many seconds, before rounding; a real one may be one off."""
+        return (duration - self.clip) * self.rate + 1
+
+    def resized(self, length: int, wanted: int) -> TimeAxis:
+        """That of T snippets which are brought to another number, as by F.interpolate."""
+        rate = self.rate * wanted / length
+        return TimeAxis(rate, self.clip - 1 / self.rate + 1 / rate)
+
+    def fits(self, length: int, duration: float) -> bool:
+        """Whether T snippets are those of so many seconds, within what is lost or padded."""
+        expected = self.expected_length(duration)
+        return abs(length - expected) <= max(OFF_SNIPPETS, OFF_SHARE * expected)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the features of a data set were taken from its videos; 0 stands for: not given.
+
+    fps: snippets a second; 0: each video's own. clip: seconds that a snippet looks at; 0: one
+    stride. feat_stride, num_frames: the same two in frames, at video_fps frames a second; 0: each
+    video's own, from its annotation.
+    """
+
+    fps: float = 0.0
+    clip: float = 0.0
+    feat_stride: int = 0
+    num_frames: int = 0
+    video_fps: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config) -> Sampling:
+        """That of a configuration."""
+        return cls(**{key: getattr(config, key) for key in TIME_KEYS})
+
+    def axis(self, length: int, annotation: Annotation | None) -> TimeAxis | None:
+        """The axis of a video of T snippets; None where its rate cannot be known."""
+        strides = self.num_frames / self.feat_stride if self.num_frames else 1.0
+        frames = self.video_fps or (annotation.fps if annotation else None)
+        if self.feat_stride and frames:
+            return TimeAxis(frames / self.feat_stride, strides * self.feat_stride / frames)
+        if self.fps:
+            return TimeAxis(self.fps, self.clip or 1 / self.fps)
+        duration = annotation.duration if annotation else None
+        if duration is None:
+            return None
+        if self.clip and length > 1 and duration > self.clip:
+            return TimeAxis((length - 1) / (duration - self.clip), self.clip)
+        rate = (length - 1 + strides) / duration
+        return TimeAxis(rate, strides / rate)
+
+    @property
+    def common_axis(self) -> TimeAxis | None:
+        """That of all videos; None where each has its own."""
+        return self.axis(1, None)
+
+
+def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> Sampling:
+    """One rate for all videos where they agree on it, within a snippet or 1 %; else fps 0.
+
+    lengths: T of each video. durations: seconds. A usual rate is preferred to one beside it. T may
+    lack the clips that would pass the end of a video, see find_strides.
+    """
+    snippets, seconds = np.array(lengths), np.array(durations)
+    rate = float(np.median(snippets / seconds))
+    for fps in (_usual(rate), rate):
+        if (np.abs(snippets - fps * seconds) <= np.maximum(AGREE[1], AGREE[0] * snippets)).all():
+            return Sampling(fps=fps)
+    if np.ptp(seconds) > 0:
+        slope = float(np.polyfit(seconds, snippets, 1)[0])
+        for fps in (_usual(slope), slope):
+            strides = find_strides(snippets - fps * seconds)
+            if fps > 0 and strides:
+                return Sampling(fps=fps, clip=strides / fps)
+    return Sampling()
+
+
+def find_strides(off: Sequence[float], share: float = 1.0) -> int:
+    """How many strides a clip has, where T lacks the clips that would pass the end of a video.
+
+    T is then short by as many snippets in all videos, long or short; in the given share of them,
+    within one. off: T - duration * rate of each. 0 where it is not so.
+    """
+    if len(off) < FEWEST_UNPADDED:
+        return 0
+    median = statistics.median(off)
+    strides = round(0.5 - median)  # T is floor(duration * rate - strides) + 1
+    is_near = np.abs(np.array(off) - median) <= 1
+    return strides if 2 <= strides <= LONGEST_CLIP and is_near.mean() >= share else 0
+
+
+def _usual(rate: float) -> float:
+    """The nearest usual rate, if it is near; else the rate."""
+    if rate <= 0:
+        return rate
+    nearest = min(USUAL_RATES, key=lambda usual: abs(math.log(rate / usual)))
+    return nearest if abs(rate / nearest - 1) < NEAR else rate

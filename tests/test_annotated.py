@@ -1,0 +1,238 @@
+"""prepare: time, labels, sizes and steps from annotations, and annotations that do not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sola.config import load_config
+from sola.errors import DataError, SolaError
+from sola.prepare import __main__ as prepare
+
+NAMES = [f"v{i:02d}" for i in range(20)]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def features(lengths, folder="f", channels=4):
+    path = Path(folder)
+    path.mkdir(exist_ok=True)
+    generator = np.random.default_rng(0)
+    for name, length in lengths.items():
+        np.save(path / f"{name}.npy", generator.normal(size=(length, channels)))
+
+
+def entries(durations, segment=(0.2, 0.6), **changes):
+    """Video -> entry, one in four to validate on; segment: as shares of the duration."""
+    return {
+        name: {
+            "subset": "validation" if i % 4 == 3 else "training",
+            "duration": duration,
+            "annotations": [{"label": "x", "segment": [share * duration for share in segment]}],
+        }
+        | changes
+        for i, (name, duration) in enumerate(durations.items())
+    }
+
+
+def run(database, *arguments):
+    with open("a.json", "w") as file:
+        json.dump({"database": database}, file)
+    prepare.main(["--yaml_path=m.yaml", "--features=f", "--annotations=a.json", *arguments])
+    return load_config("m.yaml") if "--check" not in arguments else None
+
+
+def labels(name, split=None):
+    split = split or ("validation" if NAMES.index(name) % 4 == 3 else "training")
+    return np.load(f"m_data/labels/{split}_label/{name}.npy")
+
+
+def seeded(low, high):
+    values = np.random.default_rng(1).uniform(low, high, len(NAMES))
+    return dict(zip(NAMES, values.tolist(), strict=True))
+
+
+def test_features_rescaled_to_one_length(place, capsys):
+    durations = seeded(20, 240)
+    features(dict.fromkeys(NAMES, 100))
+    config = run(entries(durations))
+    assert config.fps == 0
+    assert "each video's own" in capsys.readouterr().out
+    for name in NAMES:  # whatever the duration, the segment is at the same places
+        assert labels(name).tolist() == [20 <= i + 0.5 < 60 for i in range(100)]
+    rate = float(np.median([100 / d for d in durations.values()]))
+    assert config.step == max(1, round(rate))
+
+
+def test_frame_rates_that_differ(place, capsys):
+    durations, rates = seeded(20, 60), dict(zip(NAMES, [30, 25, 60, 24] * 5, strict=True))
+    features({n: int((d * rates[n] - 16) / 8) + 1 for n, d in durations.items()})
+    database = entries(durations)
+    for name, entry in database.items():
+        entry["fps"] = rates[name]
+    config = run(database, "--feat_stride=8", "--num_frames=16")
+    timing = config.fps, config.feat_stride, config.num_frames, config.video_fps
+    assert timing == (0, 8, 16, 0)
+    for name, duration in durations.items():
+        made = labels(name)
+        centres = (np.arange(len(made)) * 8 + 8) / rates[name]
+        assert made.tolist() == [0.2 * duration <= c < 0.6 * duration for c in centres]
+    with pytest.raises(DataError, match=r"3.75 snippets a second: does not fit 1\d of 20 videos"):
+        run(database, "--fps=3.75", "--overwrite")
+    with pytest.raises(DataError, match="training: only 5 of 15 videos are usable"):
+        run(database, "--fps=3.75", "--overwrite", "on_bad_file=skip")
+    with pytest.raises(DataError, match="does not fit"):
+        run(database, "--fps=3.75", "--check")
+    for entry in database.values():
+        del entry["fps"]
+    with pytest.raises(DataError, match=r"no annotated video has fps, .*give --video_fps"):
+        run(database, "--feat_stride=8", "--overwrite")
+
+
+def test_one_frame_rate_of_all_entries_is_one_rate(place, capsys):
+    durations = seeded(20, 60)
+    features({n: int((d * 30 - 16) / 4) + 1 for n, d in durations.items()})
+    config = run(entries(durations, fps=30.0), "--feat_stride=4", "--num_frames=16")
+    assert (config.fps, config.video_fps, config.step, config.step_start) == (7.5, 30, 8, 16)
+    assert "T is within a snippet of duration * fps in all 20 videos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [[], ["--fps=3.75"], ["--feat_stride=8", "--video_fps=30"]])
+def test_clips_that_would_pass_the_end_are_missing(place, capsys, given):
+    durations = seeded(18, 32)
+    features({n: int((d * 30 - 64) / 8) + 1 for n, d in durations.items()})
+    config = run(entries(durations), *given)
+    clip = config.num_frames / 30 if config.feat_stride else config.clip
+    assert (config.fps, clip) == (3.75, pytest.approx(64 / 30))
+    assert "clip: 2.13 s, 8 strides, found" in capsys.readouterr().out
+    for name, duration in durations.items():
+        made = labels(name)
+        centres = (np.arange(len(made)) * 8 + 32) / 30
+        assert made.tolist() == [0.2 * duration <= c < 0.6 * duration for c in centres]
+    with pytest.raises(DataError, match="the right --fps or --clip"):
+        run(entries(durations), "--fps=3.75", "--clip=0.5", "--overwrite")
+
+
+def test_a_few_misfits_are_named_and_skip_leaves_many_out(place, capsys):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    durations["v01"] += 9
+    run(entries(durations), "--fps=2")  # one of twenty
+    assert "in 1 of 20 videos, most in v01 (-18." in capsys.readouterr().out
+    durations["v02"] += 9
+    with pytest.raises(DataError, match="does not fit 2 of 20 videos, as v01, T = "):
+        run(entries(durations), "--fps=2", "--overwrite")
+    run(entries(durations), "--fps=2", "on_bad_file=skip", "--overwrite")
+    linked = {path.stem for path in (place / "m_data/features/training").iterdir()}
+    assert linked.isdisjoint({"v01", "v02"})
+
+
+def test_annotations_that_mean_nothing_are_refused(place):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    frames = entries(durations, segment=(6.0, 18.0))
+    fractions = entries(dict.fromkeys(NAMES, 1.0)) | {}
+    for name, entry in fractions.items():
+        entry["duration"] = durations[name]
+    bare = entries(durations)
+    del bare["v03"]["annotations"]
+    for database, words in (
+        (frames, r"20 of 20 segments end after their video, as .* are they in frames\?"),
+        (fractions, r"all 20 segments lie below 1, .* are they fractions"),
+        (bare, r"validation: 1 \(v03\) annotated without a list of annotations"),
+    ):
+        for check in ([], ["--check"]):
+            with pytest.raises(DataError, match=words):
+                run(database, "--fps=2", *check)
+    assert sorted(path.name for path in place.iterdir()) == ["a.json", "f"]
+
+
+def test_odd_annotations_are_counted_and_named(place, capsys):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()} | {"more": 50})
+    database = entries(durations) | {"V05": None, "gone": entries({"gone": 9})["gone"]}
+    database["V05"] = database.pop("v05")
+    duration = durations["v01"]
+    for video, segment in (("v01", [1, duration * 1.2]), ("v02", [99, 100]), ("v04", [0, 99])):
+        database[video]["annotations"] = [{"label": "x", "segment": segment}]
+    database["v06"]["annotations"].append({"label": "Ambiguous", "segment": [0, 5]})
+    run(database, "--fps=2")
+    report = capsys.readouterr().out
+    for line in (
+        "annotated, without features: 1 (gone)",
+        "differs in v_, case or Unicode form: 1 (v05)",
+        "note: 1 Ambiguous segments are left out",
+        "warning: segments that end over 5 % after their video: 2 (v01, v04)",
+        "warning: segments that start after their video's end: 1 (v02)",
+        "training without annotation, so without labels: 1 (more)",
+        "training without an action snippet: 1 (v02)",
+        "training all action: 1 (v04)",
+        "actions: 20, median ",
+    ):
+        assert line in report, line
+    assert not labels("v06")[: int(0.2 * len(labels("v06"))) - 1].any()
+
+
+@pytest.mark.parametrize(("segment", "kind"), [((0, 1.01), ""), ((1.01, 1.02), "no ")])
+def test_without_both_classes_training_runs_without_a_probe(place, capsys, segment, kind):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    run(entries(durations, segment=segment), "--fps=2")
+    report = capsys.readouterr().out
+    assert f"warning: all training snippets are {kind}action, so no labels are written" in report
+    assert "next: python main_simsiam.py" in report
+    assert not (place / "m_data/labels").exists()
+
+
+def test_what_the_probe_would_refuse_is_refused_at_once(place):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    with pytest.raises(SolaError, match="draw more"):
+        run(entries(durations), "--fps=2", "eval_snippets=1")
+    assert not (place / "m.yaml").exists()
+
+
+def test_train_and_test_alone_and_names_before_subsets(place, capsys):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    database = entries(durations)
+    for entry in database.values():
+        entry["subset"] = {"training": "Train", "validation": "test"}[entry["subset"]]
+    run(database)
+    assert "note: the test subset validates" in capsys.readouterr().out
+    assert len(labels("v03")) == int(2 * durations["v03"])
+    with pytest.raises(DataError, match=r"as 'v00.mp4', has the name of a feature file, as 'v00'"):
+        run({f"{name}.mp4": entry for name, entry in database.items()}, "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "epoch", "saving_epoch", "rate"),
+    [(20, 8, 334, 22, 1e-3), (200, 32, 167, 11, 1e-3)],
+)
+def test_about_a_thousand_steps(place, capsys, count, batch_size, epoch, saving_epoch, rate):
+    features({f"{i}": 30 for i in range(count)} | {"x": 40})
+    prepare.main(["--yaml_path=m.yaml", "--features=f"])
+    config = load_config("m.yaml")
+    assert (config.batch_size, config.learning_rate) == (batch_size, rate)
+    assert (config.epoch, config.saving_epoch) == (epoch, saving_epoch)
+    windows = count + 1 - (count + 1) // 10
+    steps = -(-windows // batch_size)
+    said = f"plan: {windows} windows an epoch in batches of {batch_size}, {steps} steps; {epoch} "
+    assert f"{said}epochs, {epoch * steps} steps in all" in capsys.readouterr().out
+
+
+def test_another_span(place, capsys):
+    durations = seeded(20, 40)
+    features({n: int(10 * d) for n, d in durations.items()})
+    config = run(entries(durations, segment=(0.2, 0.21)), "--span=2.1", "kernel_size1=15")
+    assert (config.step, config.step_start, config.sampling_duration) == (3, 6, 34)
+    report = capsys.readouterr().out
+    assert "snippets; the gathered positions span 2.1 s\nnote: actions are short" in report
+    assert "note: the module's reach of 7 snippets exceeds the 6" in report
+    with pytest.raises(SolaError, match="--span=0: must be seconds"):
+        run({}, "--span=0")
