@@ -8,6 +8,8 @@ if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
     leave_on_signals()
 
 import argparse
+import re
+from pathlib import Path
 
 from sola.config import Config, load_config, override
 from sola.errors import SolaError
@@ -37,22 +39,32 @@ def main(arguments: list[str] | None = None) -> None:
     if options.resize_mode and not options.resize and "resize" not in of_head:
         raise SolaError("--resize_mode needs --resize")
 
-    from sola.export.dump import export_features  # after the checks: torch takes seconds
+    from sola.export.check import check_features  # after the checks: torch takes seconds
+    from sola.export.dump import export_features
     from sola.export.formats import Form
     from sola.export.source import Target
 
     reads_yaml_annotations = options.head and not options.input  # whose videos are others
+    models = options.load_model.split(",")
     target = Target(
         form=Form(**of_head | given),
         head=options.head,
         source=options.input,
         output=options.output,
+        is_one_of_many=len(models) > 1,
         suffix="".join(
             f"_{part}" for part in [options.head if of_head else "", *given.values()] if part
         ),
         annotations=options.annotations or (config.annotations if reads_yaml_annotations else None),
     )
-    export_features(config, options.load_model, target, overwrite=options.overwrite)
+    names = [Path(m).stem if m.endswith(".pt") else f"{config.exp_name}_{m}" for m in models]
+    if len({*names}) < len(names):
+        raise SolaError(f"--load_model={options.load_model}: two would be written as one")
+    for load_model in models:
+        if options.check:
+            check_features(config, load_model, target)
+        else:
+            export_features(config, load_model, target, overwrite=options.overwrite)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -64,10 +76,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--load_model",
         required=True,
-        help="EPOCH, best (highest probe accuracy), last, 0 (features untouched) or FILE.pt",
+        help="EPOCH, best (highest probe accuracy), last, 0 (features untouched), moving_average:N "
+        "(a control) or FILE.pt; several with commas between them, one after the other",
     )
     parser.add_argument("--overwrite", action="store_true", help="compute all videos anew")
     parser.add_argument("--for", dest="head", choices=HEADS, help="as this head reads them")
+    parser.add_argument(
+        "--check", action="store_true", help="with --for: read what was written as the head would"
+    )
     for option, settings in FORM_OPTIONS.items():
         parser.add_argument(f"--{option}", **settings)
     parser.add_argument("--input", help="a folder or file of features, instead of the YAML's")
@@ -80,17 +96,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options.settings += timing_settings(options)
     if options.input and not options.output:
         raise SolaError("--input needs --output, a folder or file for its features")
-    if options.annotations and not options.head:
-        raise SolaError("--annotations are for a head: give --for")
+    if (options.annotations or options.check) and not options.head:
+        option = "--check" if options.check else "--annotations"
+        raise SolaError(f"{option}: is for a head, give --for")
+    if "," in options.load_model and str(options.output).endswith((".npy", ".h5", ".csv")):
+        raise SolaError(f"--output={options.output}: must be a folder, for several --load_model")
     return options
 
 
 def read_config(options: argparse.Namespace) -> Config:
     """The YAML's; without one, for features that --input names, nothing but a checkpoint."""
     if options.input and options.yaml_path is None:
-        if options.load_model != "0" and not options.load_model.endswith(".pt"):
-            what = "must be 0 or FILE.pt without a --yaml_path"
-            raise SolaError(f"--load_model={options.load_model}: {what}")
+        for model in options.load_model.split(","):
+            if not re.fullmatch(r"0|moving_average.*|.*\.pt", model, re.DOTALL):
+                what = "must be 0, moving_average:N or FILE.pt without a --yaml_path"
+                raise SolaError(f"--load_model={model}: {what}")
         return override(Config(exp_name="features"), options.settings)
     return load_config(options.yaml_path or CANONICAL, options.settings)
 

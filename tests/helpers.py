@@ -1,6 +1,7 @@
 """What several test files use: a tiny data set, scripts in processes, runs compared."""
 
 import dataclasses
+import json
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import process_feature
 from sola.config import Config
 from sola.method.weights import load_weights
 from sola.records import read_records
@@ -62,6 +64,16 @@ def contents(folder: Path) -> dict[Path, bytes]:
     """Relative path -> bytes of all files in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def process(*arguments: str, load_model: str = "2") -> None:
+    """Write features of the tiny data, or check them."""
+    process_feature.main(["--yaml_path=tiny.yaml", f"--load_model={load_model}", *arguments])
+
+
+def numeric(folder: str | Path) -> dict:
+    """Video -> entry of the annotations.json that was written for heads."""
+    return json.loads(Path(folder, "annotations.json").read_text())["database"]
 
 
 def replace(config: Config, **changes) -> Config:

@@ -7,9 +7,7 @@ import pytest
 from sola.data.annotations import (
     Action,
     action_labels,
-    label_numbers,
     match,
-    numeric_annotations,
     read_annotations,
     split_of_names,
     split_of_subset,
@@ -109,7 +107,6 @@ def test_ambiguous_segments_are_left_out_and_absent_ones_are_no_empty_list(tmp_p
     assert annotations["a"].actions == (Action("Dive", 1.0, 2.0),)
     assert (annotations["a"].ambiguous, annotations["b"].actions) == (2, None)
     assert (annotations["a"].fps, annotations["b"].fps) == (None, 29.97)
-    assert label_numbers(annotations) == {"Dive": 0}
 
 
 def entry(**changes):
@@ -160,25 +157,3 @@ def test_what_is_no_such_json_is_one_error(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(SolaError, match=r"a\.json: not a JSON file with a database of videos \("):
         read_annotations(tmp_path / "a.json")
-
-
-def test_numeric_annotations_are_what_actionformer_reads(tmp_path):
-    """Its loader's rules, stated anew: numbers, a label_id from 0 for each label, all segments."""
-    segments = [{"label": "Zumba", "segment": ["1", "2"]}, {"label": "Archery", "segment": [2, 3]}]
-    database = HACS | {"d": {"subset": "validation", "duration": "5", "annotations": segments}}
-    annotations = read_annotations(write(tmp_path / "a.json", database))
-    videos, rates = {"v": "abc", "d": "d", "t": "t"}, {"v": 2.0, "d": 3.0, "t": 4.0}
-    content = json.loads(json.dumps(numeric_annotations(annotations, videos, rates)))
-    entries = content["database"]
-    assert entries.keys() == {"v", "d"}  # t has no duration
-    label_ids = {}
-    for video, found in entries.items():
-        assert type(found["duration"]) is float
-        assert found["fps"] == rates[video]
-        assert found["subset"] == database[videos[video]]["subset"]
-        for segment in found["annotations"]:
-            assert all(type(t) is float for t in segment["segment"])
-            label_ids.setdefault(segment["label"], segment["label_id"])
-            assert label_ids[segment["label"]] == segment["label_id"]
-    assert sorted(label_ids.values()) == [0, 1, 2]
-    assert entries["d"]["annotations"][0]["segment"] == [1, 2]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from helpers import FEATURE_DIM, REPOSITORY, replace, two_folders
+from loaders import settings
 
 from sola.config import Config, load_config
 from sola.data import synthetic
@@ -117,7 +118,9 @@ def test_every_command_runs(place, run_here):
     features = place / "transformed_features"
     assert len(list(features.glob("hacs_canonical_150/*/*.npy"))) == 21
     assert len(list(features.glob("demo_1/validation/*.npy"))) == 10
-    assert (features / "hacs_canonical_150_actionformer/annotations.json").is_file()
+    for name in ("0", "moving_average_5", "150"):
+        folder = features / f"hacs_canonical_{name}_actionformer"
+        assert settings(folder, "actionformer")["dataset"]["feat_folder"] == str(folder)
     made = ["new_features/v5.npy", "one_sola.npy", "both.png", "models/mine/mine_50.pt"]
     assert [name for name in made if not (place / name).is_file()] == []
     assert load_config("joined.yaml").in_feature_dim == FEATURE_DIM
@@ -171,6 +174,13 @@ def test_files_that_are_named_exist(name):
                 continue  # what a user has there
             folder = REPOSITORY / "sola" if top in rooms else REPOSITORY
             assert (folder / span).exists(), span
+
+
+def test_tests_that_are_named_exist():
+    tests = "".join(path.read_text() for path in (REPOSITORY / "tests").glob("test_*.py"))
+    for text in TEXTS.values():
+        for name in re.findall(r"`(test_\w+)`", text):
+            assert f"def {name}(" in tests
 
 
 def test_the_readme_is_short():

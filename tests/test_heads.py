@@ -1,6 +1,5 @@
 """Features as each head reads them, held to a plain statement of what its loader does."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import FEATURE_DIM, contents, flat_folder, two_folders
+from helpers import FEATURE_DIM, contents, flat_folder, numeric, process, two_folders
+from loaders import LOADERS, read_csv, settings
 
 import process_feature
 from sola.errors import DataError, SolaError
@@ -41,21 +41,13 @@ def expected(trained):
     return values
 
 
-def process(*arguments, load_model="2"):
-    process_feature.main(["--yaml_path=tiny.yaml", f"--load_model={load_model}", *arguments])
-
-
 def annotation_option(**database):
     """--annotations of a file in which what is given wins over a plain entry."""
-    plain = {"subset": "training", "duration": 9.5, "annotations": []}
+    segment = {"label": "x", "segment": [1, 2]}
+    plain = {"subset": "training", "duration": 9.5, "annotations": [segment]}
     entries = {video: plain | entry for video, entry in database.items()}
     Path("a.json").write_text(json.dumps({"database": entries}))
     return "--annotations=a.json"
-
-
-def numeric(folder):
-    """Video -> entry of the annotations.json that was written."""
-    return json.loads(Path(folder, "annotations.json").read_text())["database"]
 
 
 def bmn_pool(data, bins=100, samples=3):
@@ -84,22 +76,20 @@ def test_npy_in_split_folders(expected, head, capsys):
             np.testing.assert_allclose(array, y, atol=1e-5)
     output = capsys.readouterr().out
     assert "1 of 21 videos are annotated in a.json" in output
-    assert str(folder.absolute()) in output
-    assert "Trap: " in output
-    assert "note: " not in output
-    if head == "opentad":
-        assert (folder / "missing_files.txt").read_text() == "zz\n"
-        places = [f"{folder.absolute()}/{split}" for split in expected]
-        assert f"data_path: {' and '.join(places)}, prefix: ''," in output
-        assert (
-            "in_channels: 16, fps: 4, feature_stride: 2, sample_stride: 1, offset_frames: 1,"
-            in output
-        )
-        assert "pad_len: 64" in output  # the longest video has fewer than 64 snippets, none over 32
+    assert "* trap: " in output
+    assert "* note: " not in output
+    kept = (folder / f"{head}.md").read_text()
+    assert kept in output
+    assert str(folder.absolute().parent) in kept
+    assert f"kept in {folder.absolute()}/{head}.md\n" in output
 
 
 def test_actionformer_reads_one_flat_folder_and_its_json(expected, capsys):
-    actions = [{"label": label, "segment": ["1.5", 3]} for label in ("swim", "dive", "swim")]
+    segments = ([1.5, 3], [4, 5], [6, 7])
+    actions = [
+        {"label": label, "segment": [str(start), end]}
+        for label, (start, end) in zip(("swim", "dive", "swim"), segments, strict=True)
+    ]
     of_training = {"subset": "Train", "duration": "9.5", "annotations": actions}
     others = {"v5": {"subset": "Val", "duration": None}, "gone": {"subset": "Val"}}
     process("--for=actionformer", annotation_option(t5=of_training, **others), "--fps=1.5")
@@ -110,29 +100,15 @@ def test_actionformer_reads_one_flat_folder_and_its_json(expected, capsys):
     (entry,) = numeric(folder).values()  # the loader stops at one without duration or features
     assert (entry["duration"], entry["fps"], entry["subset"]) == (9.5, 1.5, "train")
     written = [(a["label"], a["label_id"], *a["segment"]) for a in entry["annotations"]]
-    assert written == [("swim", 1, 1.5, 3.0), ("dive", 0, 1.5, 3.0), ("swim", 1, 1.5, 3.0)]
-    output = capsys.readouterr().out
-    assert f"json_file: {folder}/annotations.json, file_prefix: ''" in output
-    assert "default_fps: 1.5" in output
-    said = "train_split and val_split are of ['train'], num_classes: 2"
-    assert f"{folder}/annotations.json: 1 videos; {said}\n" in output
-    assert "note: 2 annotated videos without features or duration" in output
-    process("--for=actionformer")
-    assert "there is no" not in capsys.readouterr().out  # but one of before
+    assert written == [("swim", 1, 1.5, 3.0), ("dive", 0, 4.0, 5.0), ("swim", 1, 6.0, 7.0)]
+    config = settings(folder, "actionformer")
+    assert (config["train_split"], config["val_split"]) == (["train"], ["val"])
+    assert config["dataset"]["json_file"] == f"{folder}/annotations.json"
+    assert config["dataset"]["num_classes"] == 2
+    capsys.readouterr()
     process("--for=actionformer", "--output=new")
-    assert "note: there is no annotations.json yet; --annotations=JSON" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("second", "ids"), [(7, [3, 7]), (None, [1, 0])])
-def test_label_ids_of_the_file_stay_where_every_segment_has_one(trained, capsys, second, ids):
-    actions = [
-        {"label": label, "label_id": number, "segment": [1, 2]}
-        for label, number in (("swim", 3), ("dive", second))
-    ]
-    process("--for=actionformer", "--output=new", annotation_option(t5={"annotations": actions}))
-    (entry,) = numeric("new").values()
-    assert [action["label_id"] for action in entry["annotations"]] == ids
-    assert ("note: labels are renumbered" in capsys.readouterr().out) == (second is None)
+    assert "note: --annotations=JSON writes what it reads" in capsys.readouterr().out
+    assert "json_file" not in settings("new", "actionformer")["dataset"]
 
 
 def test_the_rate_of_the_snippets(trained, capsys):
@@ -151,28 +127,31 @@ def test_each_video_its_own_rate(trained, capsys):
     lengths = {video: len(np.load(folder / f"{video}.npy")) for video in ("t5", "t6")}
     rates = {video: entry["fps"] for video, entry in numeric(folder).items()}
     assert rates == {"t5": lengths["t5"] / 10, "t6": lengths["t6"] / 4}
-    output = capsys.readouterr().out
-    assert "warning" not in output
-    assert "num_frames: 1, default_fps: null" in output
+    assert "warning" not in capsys.readouterr().out
+    loaded = LOADERS["actionformer"](folder, "training")
+    for video, seconds in (("t5", 10), ("t6", 4)):
+        expected = (np.arange(lengths[video]) + 0.5) * seconds / lengths[video]
+        np.testing.assert_allclose(loaded[video].times, expected)
     process("--for=opentad", entries, "--fps=per_video")
-    assert "warning: the videos have 5.4 to" in capsys.readouterr().out
+    span = f"5.4 to {rates['t6']:.3g}" if rates["t6"] > 5.4 else f"{rates['t6']:.3g} to 5.4"
+    said = f"warning: the videos have {span} snippets a second, opentad knows one rate"
+    assert said in capsys.readouterr().out
 
 
-def test_the_yaml_says_what_heads_are_told(trained, capsys):
+def test_the_yaml_says_what_heads_are_told(trained):
     """As prepare leaves it: frames, their number in a clip, and the annotation file."""
-    annotation_option(t5={"duration": 27})
+    annotation_option(t5={"duration": 28.5})
     with Path("tiny.yaml").open("a") as file:
         file.write("feat_stride: 8\nnum_frames: 32\nvideo_fps: 16\nfps: 2\nannotations: a.json\n")
-    process("--for=actionformer")
-    assert "num_frames: 4, default_fps: 2," in capsys.readouterr().out
-    (entry,) = numeric("transformed_features/tiny_2_actionformer").values()
-    assert entry["fps"] == 2
-    process("--for=opentad")
-    assert (
-        "fps: 4, feature_stride: 2, sample_stride: 1, offset_frames: 4," in capsys.readouterr().out
-    )
-    process("--for=actionformer", "--fps=3")  # wins over all of them
-    assert "num_frames: 1, default_fps: 3," in capsys.readouterr().out
+    folders = "transformed_features/tiny_2", "transformed_features/tiny_2_actionformer"
+    for options, rate, clip in (([], 2, 2), (["--fps=3"], 3, 1 / 3)):  # which wins over all of them
+        for head, folder in zip(("opentad", "actionformer"), folders, strict=True):
+            process(f"--for={head}", *options)
+            (loaded,) = LOADERS[head](folder, "training").values()
+            centres = np.arange(len(loaded.features)) / rate + clip / 2
+            np.testing.assert_allclose(loaded.times, centres)
+        (entry,) = numeric(folder).values()
+        assert (entry["fps"], entry["clip"]) == (rate, clip)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +178,7 @@ def test_a_users_file_beside_the_features_is_not_replaced(trained, head, name):
     Path("new", name).replace("a.json")
     Path("new", name).symlink_to(Path("a.json").absolute())
     with pytest.raises(SolaError, match=rf"^new/{name}: holds the input|not a JSON file"):
-        process(f"--for={head}", annotations, "--output=new")
+        process(f"--for={head}", annotations, "--output=new", "--overwrite")
     assert Path("a.json").read_bytes() == content
 
 
@@ -217,20 +196,14 @@ def test_names_that_begin_with_v_(trained, capsys):
         "bmn_some/csv_mean_100/v_a.npy",
     }
     annotations = annotation_option(a={}, b={})
-    for head, prefix in (("opentad", "prefix: 'v_'"), ("actionformer", "file_prefix: 'v_'")):
-        capsys.readouterr()
+    for head, ids in (("opentad", {"v_a", "v_b"}), ("actionformer", {"a", "b"})):
         process(f"--for={head}", "--input=all", f"--output={head}", annotations)
-        assert prefix in capsys.readouterr().out
-    assert numeric("actionformer").keys() == {"a", "b"}
-    process("--for=opentad", "--input=all", "--output=opentad", annotation_option(v_a={}, v_b={}))
-    assert "prefix: ''" in capsys.readouterr().out
-
-
-def read_csv(path):
-    with open(path, newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == [f"f{i}" for i in range(FEATURE_DIM)]
-    return np.array(rows, float)
+        assert numeric(head).keys() == ids  # in split folders they are the names of files
+        assert LOADERS[head](head, "training").keys() == ids
+    assert settings("actionformer", "actionformer")["dataset"]["file_prefix"] == "v_"
+    process("--for=actionformer", "--input=all", "--output=new", annotation_option(v_a={}, v_b={}))
+    assert settings("new", "actionformer")["dataset"]["file_prefix"] == ""
+    assert LOADERS["actionformer"]("new", "training").keys() == {"v_a", "v_b"}
 
 
 def read_h5(path):
@@ -290,10 +263,12 @@ def test_options_win_over_the_head_and_name_the_folder(expected, capsys):
     np.testing.assert_allclose(array, pooled, atol=2e-2)
     output = capsys.readouterr().out
     assert "note: format is npy, bmn expects csv: adapt its loader" in output
-    assert "[20, 16]" in output
-    assert "temporal_scale: 20" in output
+    (options,) = settings(f"transformed_features/{name}/csv_mean_100", "bmn")
+    assert (options["temporal_scale"], options["feat_dim"]) == ("20", "16")
     process("--for=opentad", "--layout=flat", "--prefix=v_")
-    assert "transformed_features/tiny_2_flat_v_, prefix: 'v_'" in capsys.readouterr().out
+    flat = Path("transformed_features/tiny_2_flat_v_").absolute()
+    for part in settings(flat, "opentad")["dataset"].values():
+        assert (part["data_path"], part["prefix"]) == (str(flat), "v_")
     for pending in (21, 0):
         process("--resize=20")
         assert f"{pending} of 21 videos to encode" in capsys.readouterr().out
@@ -324,8 +299,7 @@ def test_nothing_but_a_checkpoint_is_needed(expected, trained, capsys):
 def test_a_single_file_for_a_head(expected, capsys):
     process("--input=HACS_DATA/training/t5.npy", "--output=new/v_t5.csv", "--for=bmn")
     output = capsys.readouterr().out
-    assert f"feature_path: {Path('new').absolute()}, files v_<id>.csv" in output
-    assert "note: " not in output
+    assert "note: --for=bmn is told of folders, not of a single file" in output
     table = read_csv("new/v_t5.csv")
     np.testing.assert_allclose(table, bmn_pool(expected["training"]["t5"]), atol=1e-5)
 
@@ -397,8 +371,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(workplace, trained, ar
 
 
 def test_an_epoch_needs_its_yaml(workplace):
-    with pytest.raises(SolaError, match=r"--load_model=2: must be 0 or FILE\.pt without"):
-        process_feature.main(["--input=HACS_DATA", "--output=x", "--load_model=2"])
+    with pytest.raises(SolaError, match=r"--load_model=2: must be 0, mov.* or FILE\.pt without"):
+        process_feature.main(["--input=HACS_DATA", "--output=x", "--load_model=0,2"])
 
 
 def test_overwrite_replaces_a_single_file(expected):
@@ -419,10 +393,10 @@ def test_what_a_form_cannot_hold(tmp_path, monkeypatch):
 
 
 def test_every_head_has_settings_that_are_a_form():
+    assert HEADS.keys() == LOADERS.keys()
     for head in HEADS.values():
         Form(**head.form)
-        assert "{folder}" in head.advice or "{folders}" in head.advice
-        assert "Trap: " in head.advice
+        assert head.traps
 
 
 def test_masks_of_padded_batches_keep_videos_apart(trained):
@@ -444,6 +418,4 @@ def test_names_that_have_the_prefix_already_are_no_difference(workplace, capsys)
     options = ["--load_model=0", "--input=flat", "--output=new", "--for=bmn"]
     process_feature.main(options)
     assert (workplace / "new/csv_mean_100/v_t5.csv").is_file()
-    output = capsys.readouterr().out
-    assert "files v_<id>.csv" in output
-    assert "expects" not in output
+    assert "expects" not in capsys.readouterr().out

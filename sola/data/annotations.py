@@ -44,8 +44,8 @@ class Annotation:
     """
 
     subset: str
-    duration: float | None  # seconds
-    actions: tuple[Action, ...] | None
+    duration: float | None = None  # seconds
+    actions: tuple[Action, ...] | None = None
     fps: float | None = None
     ambiguous: int = 0
 
@@ -76,28 +76,27 @@ def read_annotations(path: str | Path) -> dict[str, Annotation]:
 
 
 def _annotation(entry: dict[str, Any]) -> Annotation:
-    subset, duration, fps = entry["subset"], entry.get("duration"), entry.get("fps")
-    if not isinstance(subset, str):
-        raise TypeError(f"its subset is {shown(subset)}")
-    seconds = None if duration is None else _seconds(duration)
-    if seconds is not None and seconds < 1e-3:
-        raise ValueError(f"its duration is {seconds}")
-    frames = None if fps is None else _seconds(fps)
-    if frames is not None and not 1e-3 <= frames <= 1e6:
-        raise ValueError(f"its fps is {frames}")
+    if not isinstance(entry["subset"], str):
+        raise TypeError(f"its subset is {shown(entry['subset'])}")
+    known = {"subset": entry["subset"].lower()}
+    for key in ("duration", "fps"):
+        if entry.get(key) is not None:
+            known[key] = _number(entry[key])
+            if not 1e-3 <= known[key] <= 1e9:
+                raise ValueError(f"its {key} is {known[key]}")
     given = entry.get("annotations", entry.get("actions"))
     if given is None:
-        return Annotation(subset.lower(), seconds, None, frames)
+        return Annotation(**known)
     actions = [_action(action) for action in given]
     clear = tuple(action for action in actions if action.label.lower() != AMBIGUOUS)
-    return Annotation(subset.lower(), seconds, clear, frames, len(actions) - len(clear))
+    return Annotation(actions=clear, ambiguous=len(actions) - len(clear), **known)
 
 
 def _action(action: dict[str, Any] | list[Any]) -> Action:
     if isinstance(action, list):
         label, start, end = action
-        return Action(str(label), _seconds(start), _seconds(end))
-    start, end = map(_seconds, action["segment"])
+        return Action(str(label), _number(start), _number(end))
+    start, end = map(_number, action["segment"])
     label_id = action.get("label_id")
     if label_id is not None and (
         type(label_id) is not int or not 0 <= label_id <= LARGEST_LABEL_ID
@@ -106,11 +105,9 @@ def _action(action: dict[str, Any] | list[Any]) -> Action:
     return Action(str(action.get("label", "action")), start, end, label_id)
 
 
-def _seconds(value: float | str) -> float:
-    if type(value) in (int, float, str):
-        seconds = float(value)
-        if math.isfinite(seconds):
-            return seconds
+def _number(value: float | str) -> float:
+    if type(value) in (int, float, str) and math.isfinite(float(value)):
+        return float(value)
     raise ValueError(f"{shown(value)} is no number")
 
 
@@ -141,14 +138,14 @@ def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str
     that differs in case and in Unicode form alone, if there is no other such. Raises DataError,
     with examples, when no video has one.
     """
-    videos, folded = list(videos), Counter(map(_folded, annotations))
-    of_folded = {_folded(name): name for name in annotations if folded[_folded(name)] == 1}
-    in_folder = Counter(map(_folded, videos))
+    videos = list(videos)
+    counts = Counter(map(_folded, annotations)), Counter(map(_folded, videos))
+    of_folded = {_folded(name): name for name in annotations}
     found = {}
     for video in videos:
         names = [n for n in (video, video.removeprefix("v_"), f"v_{video}") if n in annotations]
-        if not names and in_folder[_folded(video)] == 1 and _folded(video) in of_folded:
-            names = [of_folded[_folded(video)]]
+        if all(count[_folded(video)] == 1 for count in counts):
+            names.append(of_folded[_folded(video)])
         if names:
             found[video] = names[0]
     if not found:
@@ -177,54 +174,3 @@ def block_list(videos: Iterable[str]) -> bytes:
     """Videos without features, a line each, as OpenTAD takes them."""
     lines = (" ".join(video.splitlines()) for video in videos)
     return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
-
-
-def _all_actions(annotations: dict[str, Annotation]) -> list[Action]:
-    return [action for entry in annotations.values() for action in entry.actions or ()]
-
-
-def label_numbers(annotations: dict[str, Annotation]) -> dict[str, int]:
-    """Label -> its label_id where the file gives each label one; else its alphabetical place."""
-    actions = _all_actions(annotations)
-    given = {action.label: action.label_id for action in actions}
-    if all(a.label_id is not None and a.label_id == given[a.label] for a in actions):
-        return given
-    return {label: number for number, label in enumerate(sorted(given))}
-
-
-def is_renumbered(annotations: dict[str, Annotation]) -> bool:
-    """Whether label_numbers leaves a label_id of the file aside."""
-    numbers = label_numbers(annotations)
-    return any(a.label_id not in (None, numbers[a.label]) for a in _all_actions(annotations))
-
-
-def numeric_annotations(
-    annotations: dict[str, Annotation], videos: dict[str, str], rates: dict[str, float]
-) -> dict[str, Any]:
-    """The content of an annotation file as ActionFormer reads it: numbers, and a number a label.
-
-    Holds those that have a duration and a rate, with their subsets: the loader stops at a video
-    without features. videos: name in it -> name in annotations. rates: the same -> snippets a
-    second, as they are written. See label_numbers.
-    """
-    numbers = label_numbers(annotations)
-    return {
-        "version": "numeric",
-        "database": {
-            video: {
-                "subset": annotations[name].subset,
-                "duration": annotations[name].duration,
-                "fps": rates[video],
-                "annotations": [
-                    {
-                        "label": action.label,
-                        "label_id": numbers[action.label],
-                        "segment": [action.start, action.end],
-                    }
-                    for action in annotations[name].actions or ()
-                ],
-            }
-            for video, name in videos.items()
-            if annotations[name].duration is not None and video in rates
-        },
-    }

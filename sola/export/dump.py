@@ -11,20 +11,14 @@ import numpy as np
 from sola.config import Config
 from sola.data.features import open_joined, read_features
 from sola.data.index_files import feature_folders
-from sola.data.times import Sampling
 from sola.errors import SolaError
+from sola.export.advice import check_place, check_source, file_names, handed_over, write_for_head
+from sola.export.encoder import Encoder, open_encoder
 from sola.export.formats import Form
-from sola.export.heads import HEADS, Written, write_for_head
+from sola.export.heads import HEADS
 from sola.export.manifest import make_ready, write_manifest
-from sola.export.source import (
-    Encoder,
-    Sources,
-    Target,
-    Video,
-    names_files,
-    open_encoder,
-    open_sources,
-)
+from sola.export.source import Sources, Target, Video, names_files, open_sources
+from sola.export.spread import Spread
 from sola.system.cli import progress
 from sola.system.device import resolve_device
 from sola.system.files import only_user_of, sync_folder
@@ -58,9 +52,9 @@ def export_features(
     encoder = open_encoder(config, load_model, device)
     if target.source and from_first_rank(lambda: names_files(target.source)):
         return from_first_rank(lambda: encode_file(encoder, target, overwrite=overwrite))
-    folder = Path(target.output or Path(config.feature_save_path) / (encoder.name + target.suffix))
-    folder /= HEADS[target.head].folder if target.head else ""
-    sources = from_first_rank(lambda: open_sources(config, encoder, target))
+    folder = output_folder(config, encoder.name, target)
+    sources = from_first_rank(lambda: open_sources(config, target))
+    encoder.check_input(sources.input_dim, sources.data_root)
     form = from_first_rank(lambda: sources.form_for(target.form))
     with contextlib.ExitStack() as lock:
         from_first_rank(lambda: lock.enter_context(only_user_of(folder)))
@@ -74,8 +68,21 @@ def export_features(
             seconds = time.perf_counter() - started
             print(f"{folder}: {len(sources.videos)} videos complete, {encoded} in {seconds:.1f} s")
             if target.head:
-                write_for_head(target.head, written_by(config, folder, form, encoder, sources))
+                width = encoder.output_dim(sources.input_dim)
+                write_for_head(target.head, handed_over(folder, form, width, sources))
             write_manifest(folder, content, finished=True)
+    return folder
+
+
+def output_folder(config: Config, name: str, target: Target) -> Path:
+    """Where the features of a checkpoint of that name go. Raises SolaError where a head stops."""
+    name += target.suffix
+    folder = Path(target.output or config.feature_save_path)
+    if target.output is None or target.is_one_of_many:
+        folder /= name
+    if target.head:
+        folder /= HEADS[target.head].folder
+        check_place(target.head, folder)
     return folder
 
 
@@ -97,42 +104,25 @@ def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
         form.write(output, features)
     print(f"{output}: {file.length} snippets")
     if target.head:
-        lengths, width = {output.stem: file.length}, features.shape[1]
-        written = Written(output.parent, form, [""], lengths, width, {}, {}, {})
-        write_for_head(target.head, written)
+        print(f"note: --for={target.head} is told of folders, not of a single file")
     return output
-
-
-def written_by(
-    config: Config, folder: Path, form: Form, encoder: Encoder, sources: Sources
-) -> Written:
-    """What is to be told to a head."""
-    sampling = Sampling.of(config)
-    lengths, axes, names = {}, {}, {}
-    for _, video, file in sources.videos:
-        name = f"{form.prefix}{video}"
-        lengths[name] = file.length
-        if video in sources.names:
-            names[name] = sources.names[video]
-        axis = sampling.axis(file.length, sources.annotations.get(names.get(name, "")))
-        if axis is not None:
-            axes[name] = axis.resized(file.length, form.resize) if form.resize else axis
-    width = encoder.output_dim(sources.input_dim)
-    return Written(folder, form, sources.splits, lengths, width, axes, sources.annotations, names)
 
 
 def begin(
     folder: Path, form: Form, encoder: Encoder, sources: Sources, target: Target, *, overwrite: bool
 ) -> tuple[dict[str, Any], list[Video]]:
     """Make the output folder ready; its manifest, and the videos whose features it lacks."""
-    beside = HEADS[target.head].beside if sources.annotations else None
+    beside = []
+    if target.head:
+        beside = [f"{target.head}.md", *(file_names(target.head) if sources.annotations else [])]
+        check_source(folder, sources.source, overwrite=overwrite)
     about = {
         "checkpoint": encoder.checkpoint,
         "sha256": encoder.sha256,
         "dilations": encoder.dilations,
         "data_root": sources.data_root,
         "splits": sources.splits,
-        "beside": [beside] if beside else [],
+        "beside": beside,
         "settings": encoder.settings,
         "skipped": sources.skipped,
     }
@@ -158,10 +148,14 @@ def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Vid
     share = pending[rank() :: rank_count()]
     files = [video.file for video in share]
     read = in_background(read_features, files, threads=READERS, ahead=AHEAD)
-    encoded = (
-        (video, encoder.encode(video.file, features))
-        for video, features in zip(share, read, strict=True)
-    )
+    spread = Spread()
+
+    def encode(video: Video, features: np.ndarray) -> tuple[Video, np.ndarray]:
+        made = encoder.encode(video.file, features)
+        spread.add(features, made)
+        return video, made
+
+    encoded = map(encode, share, read)
 
     def write(job: tuple[Video, np.ndarray]) -> None:
         video, features = job
@@ -172,4 +166,6 @@ def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Vid
         pass
     for place in {form.place(folder, video.split) for video in share}:
         sync_folder(place)  # the files in it are: by the threads that write them
+    if is_first_rank() and (line := spread.describe()):
+        print(line)
     from_all_ranks([rank()])  # waits for all of them

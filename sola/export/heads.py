@@ -1,195 +1,250 @@
-"""What each TAL head reads: one table, and what a user has to set in the head itself."""
+"""What each TAL head reads: one table, and its settings in the head's own language.
+
+The rules are those of the heads' own loaders; docs/heads.md says where each comes from.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+import math
+import pprint
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 if TYPE_CHECKING:
-    from sola.data.annotations import Annotation
     from sola.data.times import TimeAxis
     from sola.export.formats import Form
+    from sola.export.ground_truth import GroundTruth
 
-NUMERIC_ANNOTATIONS, BLOCK_LIST = "annotations.json", "missing_files.txt"
-
-
-ONE_RATE = ("opentad",)  # heads with one rate for all videos, where time is not resized
-
-
-@dataclass(frozen=True)
-class Head:
-    """How to write features for a head, and how to set the head.
-
-    advice: what to set, and behind "Trap: " what goes wrong; {folder} and the other fields are
-    filled in by advice(). form: settings of formats.Form. folder: below the output. beside: a file
-    that it wants beside the features, made from annotations by BESIDE.
-    """
-
-    advice: str
-    form: dict[str, Any] = field(default_factory=dict)
-    folder: str = ""
-    beside: str | None = None
-
-
-HEADS = {
-    "gtad-hacs": Head(
-        "G-TAD, branch hacs, npy mode: feature_path: {folder}/ (it must end with /, hold no comma "
-        "and contain I3D: link it, ln -s {folder} I3D_sola). Official HACS JSON as it is; "
-        "input width {feature_dim}. Trap: its loader interpolates every video to 100 steps, and "
-        "one missing file stops it; compare with raw features by the same route (--load_model=0)",
-    ),
-    "gtad-h5": Head(
-        "G-TAD, branches hacs and anet, h5 mode: feature_path: {folder}, files {prefix}<id>.h5 "
-        "with the dataset {prefix}<id>, [{resize}, {feature_dim}]. Trap: features pooled offline "
-        "and those of the npy mode score differently: compare with raw features by the same route "
-        "(--load_model=0)",
-        {"format": "h5", "layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"},
-    ),
-    "tridet": Head(
-        "TriDet, hacs_i3d.yaml: feat_folder: {folder}, input_dim: {feature_dim}, feat_stride: 1, "
-        "num_frames: {clip}, default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: its i3d branch "
-        "reads an attribute that is never set; one line of its loader needs a patch",
-    ),
-    "opentad": Head(
-        "OpenTAD: data_path: {folders}, prefix: {prefix!r}, "
-        "in_channels: {feature_dim}, fps: {twice_fps}, feature_stride: 2, sample_stride: 1, "
-        "offset_frames: {clip}, pad_len: {max_seq_len}, block_list: {folder}/missing_files.txt. "
-        "Trap: a video of the annotations without a file stops it unless it is on that list",
-        beside=BLOCK_LIST,
-    ),
-    "actionformer": Head(
-        "ActionFormer: feat_folder: {folder}, json_file: {folder}/annotations.json, "
-        "file_prefix: {prefix!r}, input_dim: {feature_dim}, feat_stride: 1, num_frames: {clip}, "
-        "default_fps: {fps}, max_seq_len: {max_seq_len}. Trap: it wants numeric durations and a "
-        "label_id for each segment, which that file has and HACS's own has not",
-        {"layout": "flat"},
-        beside=NUMERIC_ANNOTATIONS,
-    ),
-    "bmn": Head(
-        "BMN and mmaction2's BMN and BSN: feature_path: {folder}, files {prefix}<id>.csv with a "
-        "header, [{resize}, {feature_dim}], feat_dim: {feature_dim}, temporal_scale: {resize}. "
-        "Trap: time is pooled to {resize} bins offline, so that durations must come from the "
-        "annotations",
-        {"format": "csv", "layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"},
-        folder="csv_mean_100",
-    ),
-}
+LEVELS = 576  # which the stride times the window of every level divides, in the heads' own YAMLs
+OF_ANET = {"video_info": "video_info.csv", "video_anno": "anet_anno.json"}
+BINS = {"layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"}
 
 
 @dataclass(frozen=True)
 class Written:
     """Features that were written for a head.
 
-    lengths: name of the feature file -> T of its input. axes: the same -> where the snippets
-    written lie in time, where that is known. names: the same -> its name in the annotations.
+    lengths: name of a feature file -> T in it. axes: the same -> where its snippets lie in time, if
+    known. prefix: before the ids in all names. truth: of the annotations, if there are any.
     """
 
-    folder: Path
+    folder: Path  # absolute
     form: Form
     splits: Sequence[str]
-    lengths: dict[str, int]
     feature_dim: int
+    lengths: dict[str, int]
     axes: dict[str, TimeAxis]
-    annotations: dict[str, Annotation]
-    names: dict[str, str]
+    prefix: str
+    truth: GroundTruth | None
 
-    def prefix(self, usual: str = "v_") -> str:
-        """What stands before the ids in all names: the form's, or the usual one, ActivityNet's."""
-        for prefix in filter(None, (self.form.prefix, usual)):
-            if all(name.startswith(prefix) for name in self.lengths):
-                return "" if any(name in self.annotations for name in self.lengths) else prefix
-        return ""
+    @property
+    def sequence_length(self) -> int:
+        """max_seq_len: the longest video, brought up to what fits every level."""
+        return LEVELS * math.ceil(max(self.lengths.values()) / LEVELS)
 
+    @property
+    def rate(self) -> float | None:
+        """Snippets a second, where they are the same in all videos."""
+        rates = {axis.rate for axis in self.axes.values()}
+        return _short(rates.pop()) if len(rates) == 1 else None
 
-def write_for_head(name: str, written: Written) -> None:
-    """Say what to set in a head; write what it wants beside the features, from annotations."""
-    usual = HEADS[name].form.get("prefix") or "v_"
-    print(advice(name, written, written.prefix(usual)))
-    for note in differences(name, written):
-        print(note if note.startswith("warning") else f"note: {note}")
-    beside = HEADS[name].beside
-    if beside and written.annotations:
-        BESIDE[beside](written)
-    elif beside and not (written.folder / beside).exists():
-        print(f"note: there is no {beside} yet; --annotations=JSON makes it")
+    @property
+    def clip(self) -> float:
+        """What a snippet looks at, in strides."""
+        clips = sorted(axis.clip_snippets for axis in self.axes.values())
+        return _short(clips[len(clips) // 2]) if clips else 1
 
+    def beside(self, name: str) -> str | None:
+        """The path of a file beside the features that is written if there are annotations."""
+        return str(self.folder / name) if self.truth else None
 
-def advice(name: str, written: Written, prefix: str) -> str:
-    """What to set in a head."""
-    form, folder = written.form, written.folder.absolute()
-    longest = form.resize or max(written.lengths.values())
-    places = dict.fromkeys(str(form.place(folder, split)) for split in written.splits)
-    rates = {axis.rate for axis in written.axes.values()}
-    clips = {f"{axis.clip_snippets:.4g}" for axis in written.axes.values()}
-    rate = rates.pop() if len(rates) == 1 else None
-    return HEADS[name].advice.format(
-        folder=folder,
-        folders=" and ".join(places),
-        feature_dim=written.feature_dim,
-        max_seq_len=1 << max(longest - 1, 1).bit_length(),
-        resize=form.resize or "T",
-        prefix=prefix,
-        fps=f"{rate:g}" if rate else "null",
-        twice_fps=f"{2 * rate:g}" if rate else "(twice the snippets a second)",
-        clip=clips.pop() if len(clips) == 1 else "1",
-    )
+    def subsets(self, split: str) -> list[str]:
+        """The names of the subsets that are trained on, or validated on."""
+        return self.truth.subsets[split] if self.truth else [split]
 
 
-def differences(name: str, written: Written) -> Iterator[str]:
-    """In what the features differ from what a head expects."""
-    usual = type(written.form)(**HEADS[name].form)
-    for option, value in dataclasses.asdict(written.form).items():
-        expected = getattr(usual, option)
-        if option == "prefix" and all(file.startswith(expected) for file in written.lengths):
-            continue  # all names had it before
-        if value != expected:
-            yield f"{option} is {value}, {name} expects {expected}: adapt its loader"
-    axes = written.axes.values()
-    if name in ONE_RATE and len({axis.rate for axis in axes}) > 1:
-        rates = [axis.rate for axis in axes]
-        span = f"{min(rates):.3g} to {max(rates):.3g} snippets a second"
-        yield f"warning: the videos have {span}, {name} knows one rate: use --resize"
-    if len({round(axis.clip_snippets, 3) for axis in axes}) > 1:
-        yield "warning: clips of another number of strides in each video, heads know one"
-    if usual.layout == "split" and written.splits == [""]:
-        yield f"{name} reads training/ and validation/, these are in one folder as the input"
+def _short(value: float) -> float:
+    """A whole number where it is one, as people write it."""
+    return round(value) if math.isclose(value, round(value), rel_tol=1e-6) else round(value, 6)
 
 
-def write_block_list(written: Written) -> None:
-    """Write which annotated videos have no features."""
-    from sola.data.annotations import block_list
-    from sola.system.files import write_atomically
+@dataclass(frozen=True)
+class Head:
+    """How to write features for a head, and how to set the head.
 
-    missing = [name for name in written.annotations if name not in {*written.names.values()}]
-    write_atomically(written.folder / BLOCK_LIST, block_list(missing))
+    settings: what to set in it, in this language: yaml, python or bash. traps: what goes wrong
+    else. form: settings of formats.Form. folder: below the output. is_of_bmn: reads BMN's files.
+    knows_rates: whether each video may have a rate of its own.
+    """
 
-
-def write_numeric(written: Written) -> None:
-    """Write numeric_annotations of the videos written, and say what to set for them."""
-    from sola.data.annotations import is_renumbered, label_numbers, numeric_annotations
-    from sola.system.files import write_atomically
-
-    annotations, prefix = written.annotations, written.prefix()
-    ids = {file.removeprefix(prefix): name for file, name in written.names.items()}
-    rates = {file.removeprefix(prefix): axis.rate for file, axis in written.axes.items()}
-    content = numeric_annotations(annotations, ids, rates)
-    path, entries = written.folder / NUMERIC_ANNOTATIONS, content["database"].values()
-    subsets = sorted({entry["subset"] for entry in entries})
-    classes = max(label_numbers(annotations).values(), default=-1) + 1
-    said = f"train_split and val_split are of {subsets}, num_classes: {classes}"
-    print(f"{path.absolute()}: {len(entries)} videos; {said}")
-    if len(entries) < len(annotations):
-        print(
-            f"note: {len(annotations) - len(entries)} annotated videos without features or "
-            "duration are not in it; a score against it leaves them out"
-        )
-    if is_renumbered(annotations):
-        print("note: labels are renumbered, since not every segment has the label_id of its label")
-    write_atomically(path, json.dumps(content).encode())
+    settings: Callable[[Written], str]
+    language: str
+    traps: tuple[str, ...]
+    form: dict[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    is_of_bmn: bool = False
+    knows_rates: bool = True
 
 
-BESIDE = {NUMERIC_ANNOTATIONS: write_numeric, BLOCK_LIST: write_block_list}
+def _actionformer(written: Written, dataset_name: str = "anet") -> str:
+    truth = written.truth
+    dataset = {
+        "json_file": written.beside("annotations.json"),
+        "feat_folder": str(written.folder),
+        "file_prefix": written.prefix,
+        "file_ext": ".npy",
+        "num_classes": len(truth.classes) if truth else None,
+        "input_dim": written.feature_dim,
+        "feat_stride": 1,
+        "num_frames": written.clip,
+        "max_seq_len": written.sequence_length,
+    }
+    settings = {
+        "dataset_name": dataset_name,
+        "train_split": written.subsets("training"),
+        "val_split": written.subsets("validation"),
+        "dataset": {key: value for key, value in dataset.items() if value is not None}
+        | {"default_fps": None, "force_upsampling": False},
+        "test_cfg": {"multiclass_nms": True, "ext_score_file": None},
+    }
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def _opentad(written: Written) -> str:
+    form, time = written.form, {}
+    if not form.resize:
+        twice = _short(2 * written.rate) if written.rate else None
+        time = {
+            "fps": twice,
+            "feature_stride": 2,
+            "sample_stride": 1,
+            "offset_frames": written.clip,
+        }
+    files = {"ann_file": "annotations.json", "class_map": "classes.txt"}
+    files |= {"block_list": "missing_files.txt"}
+    common = {key: written.beside(name) for key, name in files.items() if written.truth}
+    common |= {"prefix": written.prefix} | time
+    parts = {}
+    for part, split in (("train", "training"), ("val", "validation"), ("test", "validation")):
+        subset = written.subsets(split)
+        name = subset[0] if len(subset) == 1 else subset
+        place = form.place(written.folder, split if split in written.splits else "")
+        parts[part] = {"subset_name": name, "data_path": str(place)} | common
+    length = form.resize or written.sequence_length
+    projection = {"in_channels": written.feature_dim, "max_seq_len": length}
+    config = {"dataset": parts, "pad_len": length, "model": {"projection": projection}}
+    if form.resize:
+        config["resize_length"] = config.pop("pad_len")
+    return "".join(f"{k} = {pprint.pformat(v, sort_dicts=False)}\n" for k, v in config.items())
+
+
+def _command(program: str, written: Written, feature_path: str, **files: str) -> str:
+    """A command line of G-TAD or BMN, with the files that exist."""
+    given = {option: written.beside(name) for option, name in files.items() if written.truth}
+    given |= {"feature_path": feature_path, "feat_dim": str(written.feature_dim)}
+    given |= {"temporal_scale": str(written.form.resize or 100)}
+    options = [text for option, value in given.items() for text in (f"--{option}", value)]
+    return shlex.join(["python", *program.split(), *options]) + "\n"
+
+
+def link_of(folder: Path) -> Path:
+    """The link beside a dump by which G-TAD, branch hacs, knows it for npy files."""
+    return folder.absolute().with_name(f"I3D_{folder.absolute().name}")
+
+
+def _gtad_hacs(written: Written) -> str:
+    path = f"{link_of(written.folder)}/"
+    return _command("gtad_train.py", written, path, video_anno="annotations.json")
+
+
+def _gtad_h5(written: Written) -> str:
+    path = f"{written.folder}/"
+    hacs = _command("gtad_train.py", written, path, video_anno="annotations.json")
+    anet = _command("gtad_train.py", written, path, **OF_ANET)
+    return f"# branch hacs\n{hacs}# branch anet\n{anet}"
+
+
+def _bmn(written: Written) -> str:
+    path = f"{written.folder.parent}/"
+    of_mmaction = {
+        "data_root": str(written.folder) + "/",
+        "ann_file": written.beside("anet_anno.json"),
+        "temporal_dim": written.form.resize,
+        "feat_dim": written.feature_dim,
+    }
+    lines = (f"#   {key} = {value!r}\n" for key, value in of_mmaction.items() if value is not None)
+    command = _command("main.py --mode train", written, path, **OF_ANET)
+    return f"# BMN (JJBOY)\n{command}# mmaction2, in its Python configuration\n{''.join(lines)}"
+
+
+HEADS = {
+    "gtad-hacs": Head(
+        _gtad_hacs,
+        "bash",
+        (
+            "npy mode is chosen by feature_path: it must end with /, contain I3D and hold no "
+            "comma; the link I3D_... beside the features is this dump's own",
+            "the loader interpolates every video to temporal_scale steps, whatever its length",
+            "one missing file, or a training video without segments, stops it",
+        ),
+    ),
+    "gtad-h5": Head(
+        _gtad_h5,
+        "bash",
+        (
+            "h5 mode is chosen by feature_path: it must end with / and hold no I3D and no comma",
+            "features pooled offline and those of the npy mode score differently",
+            "one missing file, or a training video without segments, stops it",
+        ),
+        {"format": "h5", **BINS},
+        is_of_bmn=True,
+    ),
+    "tridet": Head(
+        lambda written: _actionformer(written, "hacs"),
+        "yaml",
+        (
+            "libs/datasets/hacs.py, line 149, uses self.file_prefix, which is never set: drop it "
+            "there",
+            "a video of the JSON without a file stops it, and so does one of training whose "
+            "segments all lie beyond its features: the JSON here holds neither",
+        ),
+    ),
+    "opentad": Head(
+        _opentad,
+        "python",
+        (
+            "data_path is one folder a split: a list of folders joins channels",
+            "its grid is (i * feature_stride + offset_frames) / fps: twice the rate and a stride "
+            "of 2 put it on the middle of snippets; datasets that resize take none of the three",
+            "max_seq_len of its HACS configuration is a multiple of 192",
+        ),
+        knows_rates=False,
+    ),
+    "actionformer": Head(
+        _actionformer,
+        "yaml",
+        (
+            "a default_fps wins over the rates in the JSON: leave it null",
+            "of anet_i3d.yaml force_upsampling and ext_score_file must go",
+            "max_seq_len is divided by the stride times the window of every level: keep a "
+            f"multiple of {LEVELS}",
+        ),
+        {"layout": "flat"},
+    ),
+    "bmn": Head(
+        _bmn,
+        "bash",
+        (
+            "feature_path is the folder above csv_mean_100, with / at its end",
+            "time is pooled to bins offline, so that durations must come from the annotations",
+        ),
+        {"format": "csv", **BINS},
+        folder="csv_mean_100",
+        is_of_bmn=True,
+    ),
+}

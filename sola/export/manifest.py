@@ -38,7 +38,7 @@ def make_ready(
     where something that is not this dump's is in the way.
     """
     content = about | {"form": dataclasses.asdict(form)}
-    earlier = _read_manifest(folder) or content | {"splits": [], "beside": []}
+    earlier = read_manifest(folder) or content | {"splits": [], "beside": []}
     if earlier["form"] != content["form"]:
         raise SolaError(f"{folder}: holds features in another form; give another --output")
     own = {form.place(folder, split) for split in earlier["splits"]}
@@ -103,7 +103,7 @@ def _origin(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"data_root": list(folders)}
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The content of a folder's manifest, with defaults for what it lacks; None without one."""
     path = folder / MANIFEST
     if not path.exists():

@@ -1,0 +1,144 @@
+"""What is handed over with the features: the files that a head reads, and how to set it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from sola.data.annotations import BLOCK_LIST
+from sola.data.videos import SPLITS
+from sola.errors import SolaError
+from sola.export.formats import Form
+from sola.export.ground_truth import ANNOTATIONS, CLASSES, OF_BMN, ground_truth, source_of
+from sola.export.heads import HEADS, Written, link_of
+from sola.export.source import Sources
+from sola.system.files import write_atomically
+
+COMPARE = (
+    "compare with untouched features and with a moving average by this same route "
+    "(--load_model=0,moving_average:5,best): figures of another route differ for other reasons"
+)
+SEGMENTS = "annotations.json has segments cut to the features in training alone; score against it"
+
+
+def file_names(head: str) -> list[str]:
+    """The files beside the features that a head is given, if there are annotations."""
+    return [ANNOTATIONS, BLOCK_LIST, CLASSES, *(OF_BMN if HEADS[head].is_of_bmn else [])]
+
+
+def check_place(head: str, folder: Path) -> None:
+    """Raise SolaError for a folder of features that a head's loader takes for something else."""
+    path = str(folder.absolute())
+    way_out = "; write elsewhere with --output (or under another exp_name)"
+    if head.startswith("gtad") and "," in path:
+        raise SolaError(f"{path}: holds a comma, at which G-TAD divides feature_path{way_out}")
+    if head == "gtad-h5" and "I3D" in path:
+        raise SolaError(f"{path}: holds I3D, which G-TAD takes for its npy mode{way_out}")
+    link = link_of(folder)
+    if head == "gtad-hacs" and link.exists() and not link.is_symlink():
+        raise SolaError(f"{link}: is in the way of the link that G-TAD needs{way_out}")
+
+
+def check_source(folder: Path, source: str | None, *, overwrite: bool) -> None:
+    """Raise SolaError where other annotations than the source's lie beside the features."""
+    there = source_of(folder / ANNOTATIONS)
+    if source and there not in (None, source) and not overwrite:
+        what = f"{folder / ANNOTATIONS}: was made from other --annotations"
+        raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
+
+
+def handed_over(folder: Path, form: Form, feature_dim: int, sources: Sources) -> Written:
+    """What is told of the features in a folder. feature_dim: C of them."""
+    lengths = {v.name: form.resize or v.file.length for v in sources.videos}
+    axes = dict(sources.axes)
+    if form.resize:
+        of_input = {v.name: v.file.length for v in sources.videos}
+        axes = {v: axis.resized(of_input[v], form.resize) for v, axis in axes.items()}
+    prefix = _prefix(form, sources)
+    truth = None
+    if sources.annotations:
+        of_id = {v: v if form.prefix else v.removeprefix(prefix) for v in lengths}
+        truth = ground_truth(
+            sources.source,
+            sources.annotations,
+            {of_id[v]: name for v, name in sources.names.items()},
+            {of_id[v]: axis for v, axis in axes.items()},
+            {of_id[v]: length for v, length in lengths.items()},
+        )
+    return Written(
+        folder.absolute(), form, sources.splits, feature_dim, lengths, axes, prefix, truth
+    )
+
+
+def _prefix(form: Form, sources: Sources) -> str:
+    """What stands before the ids in all names of files: the form's prefix, or ActivityNet's v_.
+
+    In split folders the names are the ids: two of the heads that read these know no prefix.
+    """
+    if form.prefix or form.layout == "split":
+        return form.prefix
+    names = [video.name for video in sources.videos]
+    has_it = all(name.startswith("v_") for name in names)
+    return "v_" if has_it and not any(name in sources.annotations for name in names) else ""
+
+
+def write_for_head(name: str, written: Written) -> None:
+    """Write what a head reads beside the features; say what to set in it, and keep that."""
+    head, truth, folder = HEADS[name], written.truth, written.folder
+    if truth:
+        for file, content in truth.files(is_of_bmn=head.is_of_bmn, prefix=written.prefix).items():
+            write_atomically(folder / file, content)
+    if name == "gtad-hacs":
+        link_for_gtad(folder)
+    text = "\n".join(guide(name, written))
+    print(text)
+    write_atomically(folder / f"{name}.md", f"{text}\n".encode())
+    print(f"kept in {folder / f'{name}.md'}")
+
+
+def link_for_gtad(folder: Path) -> None:
+    """A link beside the features with I3D in its name; one that is there is replaced."""
+    link = link_of(folder)
+    try:
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(folder.name)
+    except OSError as error:
+        raise SolaError(f"{link}: cannot be linked: {error.strerror}; write elsewhere") from error
+
+
+def guide(name: str, written: Written) -> Iterator[str]:
+    """Lines of Markdown: what to set in a head, what is in its files, and what goes wrong else."""
+    head, truth = HEADS[name], written.truth
+    yield f"# {name}\n\n```{head.language}\n{head.settings(written)}```\n"
+    if truth:
+        yield from (f"* {line}" for line in truth.describe())
+        yield f"* {SEGMENTS}"
+    else:
+        yield "* note: --annotations=JSON writes what it reads beside the features"
+    yield from (f"* {line}" for line in differences(name, written))
+    yield from (f"* trap: {trap}" for trap in head.traps)
+    yield f"* {COMPARE}"
+
+
+def differences(name: str, written: Written) -> Iterator[str]:
+    """In what the features differ from what a head expects."""
+    head = HEADS[name]
+    usual = type(written.form)(**head.form)
+    for option, value in dataclasses.asdict(written.form).items():
+        expected = getattr(usual, option)
+        if option == "prefix" and all(file.startswith(expected) for file in written.lengths):
+            continue  # all names had it before
+        if value != expected:
+            yield f"note: {option} is {value}, {name} expects {expected}: adapt its loader"
+    axes = written.axes.values()
+    rates = sorted(axis.rate for axis in axes)
+    if not head.knows_rates and not written.form.resize and rates and rates[0] < rates[-1]:
+        span = f"{rates[0]:.3g} to {rates[-1]:.3g} snippets a second"
+        yield f"warning: the videos have {span}, {name} knows one rate: use --resize"
+    if len({round(axis.clip_snippets, 3) for axis in axes}) > 1:
+        yield "warning: clips of another number of strides in each video; heads know one"
+    if usual.layout == "split" and not {*written.splits} <= {*SPLITS}:
+        where = "one folder" if written.splits == [""] else f"{', '.join(written.splits)}"
+        yield f"note: {name} reads training/ and validation/, these are in {where} as the input"

@@ -1,0 +1,155 @@
+"""A finished dump read as a head's loader would: what would stop it there."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from sola.config import Config
+from sola.data.annotations import split_of_names
+from sola.data.features import open_array
+from sola.data.times import TimeAxis
+from sola.errors import BadFileError, SolaError, parsing, shown
+from sola.export.dump import output_folder
+from sola.export.encoder import find_checkpoint
+from sola.export.formats import Form
+from sola.export.ground_truth import ANNOTATIONS, OF_BMN
+from sola.export.heads import HEADS, LEVELS, link_of
+from sola.export.manifest import read_manifest
+from sola.export.source import Target
+from sola.system.cli import progress
+from sola.system.files import read_bytes
+
+SHOWN = 10  # problems
+
+
+class Entry(NamedTuple):
+    """What is said of a video in the annotations that a head reads."""
+
+    file: str  # its name, without the ending
+    subset: str
+    duration: float
+    axis: TimeAxis
+    segments: list[tuple[float, float]]
+    label_ids: list[int]
+
+
+def check_features(config: Config, load_model: str, target: Target) -> None:
+    """Say that a head's loader reads the features. Raises SolaError, saying first why it would not.
+
+    Nothing but what was written is looked at, under the names that the head makes.
+    """
+    name, _ = find_checkpoint(config, load_model)
+    folder, head = output_folder(config, name, target).absolute(), target.head
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise SolaError(f"{folder}: holds no features of this program; write them first")
+    form, entries = Form(**manifest["form"]), _read_entries(folder)
+    problems = [] if manifest.get("finished") is True else ["not finished: write it once more"]
+    problems += _of_labels_and_link(folder, head, entries)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for video, entry in progress(entries.items(), desc="check", unit="video"):
+        root, splits = folder, manifest["splits"]
+        if head in ("gtad-hacs", "tridet"):  # whose folders are named as the subsets
+            splits = [entry.subset]
+            root = link_of(folder) if head == "gtad-hacs" else folder
+        paths = [form.place(root, split) / f"{entry.file}.{form.format}" for split in splits]
+        try:
+            shapes[video] = _shape(next(filter(Path.is_file, paths), paths[0]), form)
+        except (BadFileError, OSError) as error:
+            problems.append(f"{shown(video)}: {error}")
+    problems += _of_shapes(_read(folder / f"{head}.md").decode(), form, shapes)
+    problems += _of_times(entries, shapes, form)
+    for problem in problems[:SHOWN]:
+        print(f"problem: {problem}")
+    if problems:
+        raise SolaError(f"{folder}: {len(problems)} problems, as above, would stop {head}")
+    print(f"{folder}: {head} reads all {len(shapes)} videos")
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise SolaError(f"{path}: is missing; write it with --for and --annotations=JSON")
+    return read_bytes(path)
+
+
+def _read_entries(folder: Path) -> dict[str, Entry]:
+    path = folder / ANNOTATIONS
+    text = _read(path)
+    with parsing(path, "not readable", "write it anew with --overwrite", SolaError):
+        content = json.loads(text)
+        return {
+            video: Entry(
+                content["prefix"] + video,
+                entry["subset"],
+                entry["duration"],
+                TimeAxis(entry["fps"], entry["clip"]),
+                [(start, end) for start, end in (a["segment"] for a in entry["annotations"])],
+                [action["label_id"] for action in entry["annotations"]],
+            )
+            for video, entry in content["database"].items()
+        }
+
+
+def _of_labels_and_link(folder: Path, head: str, entries: dict[str, Entry]) -> Iterator[str]:
+    """What is wrong with the labels, the link of G-TAD, and BMN's files."""
+    ids = sorted({number for entry in entries.values() for number in entry.label_ids})
+    if ids != [*range(len(ids))]:
+        yield f"label ids {shown(ids)} do not run from 0 without gaps"
+    if head == "gtad-hacs" and link_of(folder).resolve() != folder.resolve():
+        yield f"{link_of(folder)}: does not lead to the features"
+    if HEADS[head].is_of_bmn:
+        table, content = (_read(folder / name) for name in OF_BMN)
+        with parsing(folder, "BMN's files not readable", "write them anew", SolaError):
+            listed = {row["video"] for row in csv.DictReader(table.decode().splitlines())}
+            files = {entry.file for entry in entries.values()}
+            if not files == listed == {*json.loads(content)}:
+                yield f"{' and '.join(OF_BMN)} have other videos than {ANNOTATIONS}"
+
+
+def _shape(path: Path, form: Form) -> tuple[int, ...]:
+    """T and C of a file. Raises BadFileError or OSError."""
+    if form.format == "npy":
+        return open_array(path).shape
+    with parsing(path, "not readable", kind=BadFileError):
+        if form.format == "h5":
+            import h5py
+
+            with h5py.File(path) as file:
+                return file[path.stem].shape
+        header, *rows = path.read_bytes().splitlines()
+        return len(rows), header.count(b",") + 1
+
+
+def _of_shapes(guide: str, form: Form, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    """What is wrong with lengths and widths, also beside what the head is set to."""
+    width = re.search(r"(?:input_dim|feat_dim|in_channels)\W+(\d+)", guide)
+    longest = re.search(r"max_seq_len\W+(\d+)", guide)
+    for video, (length, channels) in shapes.items():
+        if width and channels != int(width[1]):
+            yield f"{shown(video)}: {channels} channels, the head is set to {width[1]}"
+        if form.resize and length != form.resize:
+            yield f"{shown(video)}: T is {length}, not {form.resize} as of all"
+        if longest and length > int(longest[1]):
+            yield f"{shown(video)}: T is {length}, beyond a max_seq_len of {longest[1]}"
+    if longest and int(longest[1]) % LEVELS and not form.resize:
+        yield f"max_seq_len is {longest[1]}: must be a multiple of {LEVELS}"
+
+
+def _of_times(
+    entries: dict[str, Entry], shapes: dict[str, tuple[int, ...]], form: Form
+) -> Iterator[str]:
+    """Videos whose T does not fit their duration, or which are to be trained on without segment."""
+    split_of = split_of_names({entry.subset for entry in entries.values()})
+    for video, (length, _) in shapes.items():
+        _, subset, duration, axis, segments, _ = entries[video]
+        if not form.resize and not axis.fits(length, duration):
+            rate = f"{axis.rate:.4g} a second"
+            yield f"{shown(video)}: T is {length}, {duration:g} s at {rate} make another"
+        first, last = axis.span(length)
+        if split_of.get(subset) == "training" and not any(
+            start < last and end > first for start, end in segments
+        ):
+            yield f"{shown(video)}: no segment lies within its features, training stops there"

@@ -1,0 +1,143 @@
+"""What turns features into those to be written: a checkpoint, or a control to compare it with."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sola.config import Config, load_config
+from sola.data.features import FeatureFile, is_finite
+from sola.errors import CheckpointError, DataError, SolaError, shown
+from sola.method.module import SoLaModule, encode_video
+from sola.method.weights import file_sha256, load_module
+from sola.records import best_evaluation, comparable, gain, read_records, saved_epochs
+from sola.system.ranks import from_first_rank
+
+UNTOUCHED = "none: epoch 0, features untouched"
+AVERAGE = "moving_average"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What turns features into those to be written: a module, or nothing for epoch 0."""
+
+    name: str  # of the output folder
+    checkpoint: str  # its path
+    sha256: str
+    dilations: list[int]
+    settings: str  # YAML of the training, as far as known
+    module: SoLaModule | None
+    averaged: int = 1  # snippets that each is the mean of, without a module
+
+    def encode(self, file: FeatureFile, features: np.ndarray) -> np.ndarray:
+        """Features of a file to those written: float32 [T, C_in] -> [T, C_out].
+
+        Raises DataError when they are not finite.
+        """
+        if self.module is not None:
+            features = encode_video(self.module, features)
+        elif self.averaged > 1:
+            features = moving_average(features, self.averaged)
+        if not is_finite(features):
+            raise DataError(f"{file.path}: the module's output is NaN or infinite there")
+        return features
+
+    def output_dim(self, input_dim: int) -> int:
+        """C of the features written."""
+        return self.module.conv_network[-1].out_channels if self.module else input_dim
+
+    def check_input(self, input_dim: int, where: str) -> None:
+        """Raise CheckpointError when it is made for another number of channels."""
+        made_for = self.module.conv_network[0].in_channels if self.module else input_dim
+        if made_for != input_dim:
+            what = f"made for {made_for} channels, not for the {input_dim} of {where}"
+            raise CheckpointError(f"{self.checkpoint}: {what}")
+
+
+def open_encoder(config: Config, load_model: str, device: torch.device) -> Encoder:
+    """The module that --load_model names, on a device. Raises CheckpointError without it."""
+    name, path = from_first_rank(lambda: find_checkpoint(config, load_model))
+    if path is None:
+        count = _averaged(load_model) if load_model.startswith(AVERAGE) else 1
+        what = UNTOUCHED if count == 1 else f"none: moving average over {count} snippets"
+        return Encoder(name, what, what, [], config.to_yaml(), None, count)
+    beside = path.parent / "config.yaml"
+    trained_with = load_config(beside) if beside.is_file() else config
+    module = load_module(path, dilations=trained_with.dilations)
+    return Encoder(
+        name,
+        checkpoint=str(path),
+        sha256=file_sha256(path),
+        dilations=list(trained_with.dilations),
+        settings=trained_with.to_yaml(),
+        module=module.to(device),
+    )
+
+
+def _averaged(load_model: str) -> int:
+    """N of moving_average:N."""
+    text = load_model.removeprefix(f"{AVERAGE}:")
+    count = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
+    if count % 2 == 0:
+        raise SolaError(f"--load_model={shown(load_model)}: N of {AVERAGE}:N must be odd")
+    return count
+
+
+def moving_average(features: np.ndarray, count: int) -> np.ndarray:
+    """Mean of each snippet and its neighbours, of those that exist: [T, C] -> [T, C].
+
+    count: snippets in a mean, odd. A control for what SoLa gains beyond smoothing.
+    """
+    sums = np.cumsum(features, axis=0, dtype=np.float64)  # [T, C]
+    sums = np.concatenate([np.zeros_like(sums[:1]), sums])  # [T + 1, C]
+    places = np.arange(len(features))
+    ends = np.minimum(places + count // 2 + 1, len(features))
+    starts = np.maximum(places - count // 2, 0)
+    return ((sums[ends] - sums[starts]) / (ends - starts)[:, None]).astype(np.float32)
+
+
+def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
+    """What --load_model asks for: a name for the output and the checkpoint, None for epoch 0.
+
+    load_model: an epoch, best (highest probe accuracy), last, 0 (features untouched),
+    moving_average:N or a file.
+    Raises CheckpointError, saying which epochs are there.
+    """
+    if load_model.endswith(".pt"):
+        return Path(load_model).stem, Path(load_model)
+    if load_model.startswith(AVERAGE):
+        return f"{config.exp_name}_{AVERAGE}_{_averaged(load_model)}", None
+    epochs = saved_epochs(config)
+    epoch = int(load_model) if re.fullmatch(r"[0-9]{1,12}", load_model) else -1
+    asked = f"--load_model={shown(load_model)}"
+    if epoch == 0:
+        return f"{config.exp_name}_0", None
+    if not epochs:
+        raise CheckpointError(f"{asked}: no checkpoint in {config.run_folder}")
+    there = f"saved epochs in {config.run_folder}: {', '.join(map(str, epochs))}"
+    if load_model == "last":
+        epoch = epochs[-1]
+    elif load_model == "best":
+        epoch = _best_epoch(config, epochs)
+        if epoch is None:
+            raise CheckpointError(f"{asked}: no linear probe was run; use last ({there})")
+    elif epoch not in epochs:
+        raise CheckpointError(
+            f"{asked}: must be EPOCH, best, last, 0, {AVERAGE}:N or FILE.pt; {there}"
+        )
+    return f"{config.exp_name}_{epoch}", config.model_file(epoch)
+
+
+def _best_epoch(config: Config, epochs: Sequence[int]) -> int | None:
+    """The saved epoch of highest accuracy among evaluations that can be compared, if any."""
+    scores = comparable(read_records(config.metrics_file), config.eval_protocol)
+    best = best_evaluation(record for record in scores if record["epoch"] in epochs)
+    if best is None:
+        return None
+    above_untouched = gain(scores, best)
+    if above_untouched is not None and above_untouched <= 0:
+        print(f"note: epoch {best['epoch']}, the best one, is not above the untouched features (0)")
+    return best["epoch"]

@@ -1,0 +1,242 @@
+"""--check: a finished dump read as a head's loader would, and what would stop it there."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import FEATURE_DIM, process
+
+from sola.errors import SolaError
+from sola.export.heads import HEADS
+from sola.export.spread import VIDEOS, Spread
+
+
+@pytest.fixture
+def option(annotations, config):
+    """--annotations of all tiny videos."""
+    Path("a.json").write_text(json.dumps({"database": annotations}))
+    return "--annotations=a.json"
+
+
+def dumped(head, option):
+    """A dump, and the folder of its files."""
+    process(f"--for={head}", option, "--output=new", load_model="0")
+    return Path("new", HEADS[head].folder)
+
+
+def check(head):
+    process(f"--for={head}", "--output=new", "--check", load_model="0")
+
+
+def refused(head, capsys):
+    """What is said of a dump that is refused."""
+    capsys.readouterr()
+    with pytest.raises(SolaError, match=rf"new\S*: \d+ problems, as above, would stop {head}"):
+        check(head)
+    return re.findall(r"^problem: (.*)$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_good_dump_passes_and_nothing_is_written(option, head, capsys):
+    folder = dumped(head, option)
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    check(head)
+    assert f"{folder.absolute()}: {head} reads all 21 videos\n" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+def test_several_dumps_are_checked(option, capsys):
+    arguments = ["--for=opentad", option]
+    process(*arguments, load_model="0,moving_average:3")
+    capsys.readouterr()
+    process(*arguments, "--check", load_model="0,moving_average:3")
+    assert capsys.readouterr().out.count("opentad reads all 21 videos") == 2
+
+
+def test_resized_features_pass(option):
+    for head in ("opentad", "actionformer"):
+        process(f"--for={head}", option, "--resize=64", f"--output={head}", load_model="0")
+        process(f"--for={head}", f"--output={head}", "--resize=64", "--check", load_model="0")
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def renumber(content):
+    for entry in content["database"].values():
+        for action in entry["annotations"]:
+            action["label_id"] += 1
+
+
+def move_segments(content):
+    for video in ("t5", "v5"):
+        content["database"][video]["annotations"][0]["segment"] = [900, 901]
+
+
+def lead_elsewhere(folder):
+    Path("I3D_new").unlink()
+    Path("I3D_new").symlink_to("HACS_DATA")
+
+
+def shorten(folder):
+    path = folder / "opentad.md"
+    path.write_text(path.read_text().replace("'max_seq_len': 576", "'max_seq_len': 48"))
+
+
+def odd(folder):
+    path = folder / "actionformer.md"
+    path.write_text(path.read_text().replace("max_seq_len: 576", "max_seq_len: 1024"))
+
+
+def save(name, *shape):
+    return lambda folder: np.save(folder / name, np.ones(shape, np.float32))
+
+
+def replace(name, old, new):
+    def change(folder):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+ANNOTATIONS, OF_BMN = "annotations.json", r"video_info\.csv and anet_anno\.json have other videos"
+PROBLEMS = {  # what -> head, what is done to its dump, what is said
+    "unfinished": (
+        "tridet",
+        lambda folder: edit(folder / "manifest.json", lambda c: c.update(finished=False)),
+        "not finished: write it once more",
+    ),
+    "missing": (
+        "actionformer",
+        lambda folder: (folder / "t5.npy").unlink(),
+        r"t5: \S+new/t5\.npy: cannot be read: No such file",
+    ),
+    "missing h5": (
+        "gtad-h5",
+        lambda folder: (folder / "v_t5.h5").unlink(),
+        r"t5: \S+new/v_t5\.h5: not readable",
+    ),
+    "missing csv": (
+        "bmn",
+        lambda folder: (folder / "v_t5.csv").unlink(),
+        r"t5: \S+v_t5\.csv: not readable",
+    ),
+    "in the folder of another subset": (
+        "tridet",
+        lambda folder: shutil.move(folder / "training/t5.npy", folder / "validation/t5.npy"),
+        r"t5: \S+new/training/t5\.npy: cannot be read",
+    ),
+    "width": ("opentad", save("training/t5.npy", 54, 17), "t5: 17 channels, the head is set to 16"),
+    "width of csv": ("bmn", replace("v_t5.csv", ",f15\n", "\n"), "t5: 15 channels"),
+    "length": (
+        "tridet",
+        save("training/t5.npy", 99, FEATURE_DIM),
+        r"t5: T is 99, 27 s at 2 a second make another",
+    ),
+    "bins": (
+        "bmn",
+        lambda folder: (folder / "v_t5.csv").write_text(
+            "".join((folder / "v_t5.csv").read_text().splitlines(keepends=True)[:60])
+        ),
+        "t5: T is 59, not 100 as of all",
+    ),
+    "link": ("gtad-hacs", lead_elsewhere, r"\S+/I3D_new: does not lead to the features"),
+    "no link": ("gtad-hacs", lambda folder: Path("I3D_new").unlink(), r"\S+/I3D_new: does not"),
+    "gaps": (
+        "actionformer",
+        lambda folder: edit(folder / ANNOTATIONS, renumber),
+        r"label ids \[1\] do not run from 0 without gaps",
+    ),
+    "segments": (
+        "actionformer",
+        lambda folder: edit(folder / ANNOTATIONS, move_segments),  # in validation: no problem
+        "t5: no segment lies within its features, training stops there",
+    ),
+    "sequence length": ("opentad", shorten, "t5: T is 54, beyond a max_seq_len of 48"),
+    "levels": ("actionformer", odd, "max_seq_len is 1024: must be a multiple of 576"),
+    "table": ("bmn", replace("video_info.csv", "v_t5,", "v_t55,"), OF_BMN),
+    "json": ("gtad-h5", replace("anet_anno.json", '"v_t5"', '"t5"'), OF_BMN),
+}
+
+
+@pytest.mark.parametrize("what", PROBLEMS)
+def test_what_would_stop_a_loader_is_said(option, capsys, what):
+    head, change, words = PROBLEMS[what]
+    change(dumped(head, option))
+    said = refused(head, capsys)
+    assert any(re.match(words, problem) for problem in said), said
+    if what == "no link":  # under which nothing is found, either; the first are shown
+        assert len(said) == 10
+    elif what == "sequence length":
+        assert all("beyond a max_seq_len of 48" in p for p in said[:-1])
+        assert said[-1] == "max_seq_len is 48: must be a multiple of 576"
+    else:
+        assert len(said) == 1
+
+
+def test_what_cannot_be_checked(option):
+    with pytest.raises(SolaError, match="--check: is for a head, give --for"):
+        process("--check", load_model="0")
+    with pytest.raises(SolaError, match="new: holds no features of this program; write them first"):
+        check("tridet")
+    process("--output=new", load_model="0")
+    with pytest.raises(SolaError, match=r"annotations\.json: is missing; write it with --for and"):
+        check("tridet")
+    folder = dumped("tridet", option)
+    with pytest.raises(SolaError, match=r"opentad\.md: is missing; write it with --for and"):
+        check("opentad")
+    for text in ("", "[]", '{"prefix": "", "database": {"a": {"subset": "training"}}}'):
+        (folder / ANNOTATIONS).write_text(text)
+        with pytest.raises(SolaError, match=r"annotations\.json: not readable \(.*--overwrite$"):
+            check("tridet")
+
+
+def spread_of(output):
+    return re.findall(
+        r"^deviation of a channel, written over read: median ([\d.]+), largest ([\d.]+) "
+        r"\((\d+) videos\); heads do not normalise$",
+        output,
+        re.M,
+    )
+
+
+def test_the_spread_is_that_of_each_channel_over_all_videos(config, capsys):
+    for path in Path("HACS_DATA").glob("*/*.npy"):
+        x = np.load(path) * np.geomspace(1e-3, 1e3, FEATURE_DIM, dtype=np.float32)
+        x[:, 3] = 5  # varies nowhere: no ratio
+        path.unlink()
+        np.save(path, x)
+    process(load_model="0")
+    assert spread_of(capsys.readouterr().out) == []
+    process(load_model="moving_average:5")
+    (said,) = spread_of(capsys.readouterr().out)
+    read, written = (
+        np.concatenate([np.load(path) for path in sorted(Path(folder).glob("*/*.npy"))])
+        for folder in ("HACS_DATA", "transformed_features/tiny_moving_average_5")
+    )
+    ratios = np.delete(written.std(0, dtype=float) / np.maximum(read.std(0, dtype=float), 1e-9), 3)
+    assert said == (f"{np.median(ratios):.2f}", f"{ratios.max():.2f}", "21")
+    process(load_model="moving_average:5")
+    assert spread_of(capsys.readouterr().out) == []  # nothing was to be written
+
+
+def test_the_spread_of_known_numbers():
+    spread = Spread()
+    assert spread.describe() == ""
+    x = np.array([[0, 0, 0], [2, 2, 2]], np.float32)
+    for _ in range(VIDEOS + 5):
+        spread.add(x, x * np.array([1, 2, 6], np.float32))
+    assert spread_of(spread.describe()) == [("2.00", "6.00", str(VIDEOS))]
+    other_width = Spread()
+    other_width.add(x, x[:, :2])
+    constant = Spread()
+    constant.add(np.ones_like(x), x)
+    assert other_width.describe() == constant.describe() == ""

@@ -1,0 +1,394 @@
+"""What heads are handed with features: held to the rules of their loaders, see loaders.py."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import FEATURE_DIM, numeric, process
+from loaders import LOADERS, interpolated, settings, snippet
+
+from sola.errors import SolaError
+from sola.export.encoder import moving_average
+from sola.export.heads import HEADS
+from sola.method.module import SoLaModule
+from sola.records import NEEDED, append_record
+
+FOLDERS = {
+    "gtad-hacs": "tiny_0",
+    "gtad-h5": "tiny_0_gtad-h5",
+    "tridet": "tiny_0",
+    "opentad": "tiny_0",
+    "actionformer": "tiny_0_actionformer",
+    "bmn": "tiny_0_bmn",
+}
+
+
+def folder_of(head):
+    return Path("transformed_features", FOLDERS[head]).absolute()
+
+
+def dump_of(head):
+    """The folder that holds the files beside the features."""
+    return folder_of(head) / HEADS[head].folder
+
+
+@pytest.fixture
+def database(config):
+    """As of HACS: text for numbers, and gaps between the label ids; at 2 snippets a second."""
+    database = {}
+    for path in sorted(Path("HACS_DATA").glob("*/*.npy")):
+        seconds = len(np.load(path)) / 2
+        action = {"label": "swim", "label_id": 7, "segment": [str(seconds / 4), str(seconds / 2)]}
+        actions = [action, {"label": "dive", "label_id": 3, "segment": [0, seconds]}]
+        entry = {"subset": path.parent.name, "duration": str(seconds), "annotations": actions}
+        database[path.stem] = entry
+    return database
+
+
+def write(database, file="a.json"):
+    """The option that gives a head this file."""
+    Path(file).write_text(json.dumps({"database": database}))
+    return f"--annotations={file}"
+
+
+def hand_over(head, database, *options):
+    process(f"--for={head}", write(database), *options, load_model="0")
+    outputs = [Path(o.removeprefix("--output=")) for o in options if o.startswith("--output=")]
+    folder = outputs[0] / HEADS[head].folder if outputs else dump_of(head)
+    return (folder / f"{head}.md").read_text()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_its_loader_reads_every_video_where_it_stands_in_time(database, head):
+    """The middle of snippet i is (i + 0.5) / 2 s, of bin j of 100 (j + 0.5) / 100 of the video."""
+    hand_over(head, database)
+    for subset in ("training", "validation"):
+        loaded = LOADERS[head](folder_of(head), subset)
+        assert loaded.keys() == {v for v, e in database.items() if e["subset"] == subset}
+        for video, (features, times, segments, labels) in loaded.items():
+            x = np.load(f"HACS_DATA/{subset}/{video}.npy")
+            if head.startswith("gtad") or head == "bmn":
+                np.testing.assert_allclose(times, (np.arange(100) + 0.5) * len(x) / 200, rtol=1e-4)
+            else:
+                np.testing.assert_allclose(times, (np.arange(len(x)) + 0.5) / 2, rtol=1e-12)
+                np.testing.assert_array_equal(features, x)
+            if head == "gtad-hacs":
+                np.testing.assert_allclose(features, interpolated(x, 100))
+            seconds = len(x) / 2
+            assert segments[0] == [seconds / 4, seconds / 2]
+            assert segments[1] == pytest.approx([0, seconds])
+            assert labels == [1, 0]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_no_path_in_a_snippet_leads_nowhere(database, head):
+    for options in ([], [write(database)]):
+        process(f"--for={head}", *options, load_model="0")
+        paths = re.findall(r"/[^\s'\"]+", snippet(dump_of(head), head)[2].replace("(JJBOY)", ""))
+        assert len(paths) >= 1 + bool(options)
+        assert [path for path in paths if not Path(path).exists()] == []
+        assert all(path.startswith(str(Path().absolute())) for path in paths)
+
+
+def test_gtad_is_given_options_of_its_parser(database):
+    for head in ("gtad-hacs", "gtad-h5", "bmn"):
+        hand_over(head, database)
+        for options in settings(dump_of(head), head):
+            names = {"video_anno", "feature_path", "feat_dim", "temporal_scale"}
+            of_anet = names | {"video_info", "mode"}
+            assert names <= options.keys() <= of_anet
+    lines = snippet(dump_of("bmn"), "bmn")[2].splitlines()
+    of_mmaction = dict(line.removeprefix("#   ").split(" = ") for line in lines if "   " in line)
+    assert of_mmaction == {
+        "data_root": repr(f"{dump_of('bmn')}/"),
+        "ann_file": repr(str(dump_of("bmn") / "anet_anno.json")),
+        "temporal_dim": "100",
+        "feat_dim": "16",
+    }
+
+
+def test_labels_are_numbered_from_0_in_the_order_of_their_numbers(database):
+    extra = {"label": "fly", "label_id": 0, "segment": [1e6, 2e6]}  # cut away: no class is left
+    database["t5"]["annotations"].append(extra)
+    said = hand_over("opentad", database)
+    assert "labels are numbered anew, without gaps: dive 3 -> 0, swim 7 -> 1" in said
+    numbers = {a["label"]: a["label_id"] for e in numeric(dump_of("opentad")).values()
+               for a in e["annotations"]}  # fmt: skip
+    assert numbers == {"dive": 0, "swim": 1}
+    assert (dump_of("opentad") / "classes.txt").read_text() == "dive\nswim\n"
+    hand_over("tridet", database)
+    assert settings(dump_of("tridet"), "tridet")["dataset"]["num_classes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "numbers", "said"),
+    [
+        ((0, 1), (0, 1), None),  # swim before dive, as the file has them
+        ((5, None), (1, 0), "swim 5 -> 1"),  # not all have one: in alphabetical order
+        ((4, 4), (1, 0), "dive 4 -> 0, swim 4 -> 1"),
+        ((None, None), (1, 0), None),
+    ],
+)
+def test_label_ids_of_the_file_stay_where_they_are_good(database, ids, numbers, said):
+    for entry in database.values():
+        for action, number in zip(entry["annotations"], ids, strict=True):
+            action["label_id"] = number
+    text = hand_over("tridet", database)
+    for entry in numeric(dump_of("tridet")).values():
+        assert tuple(action["label_id"] for action in entry["annotations"]) == numbers
+    assert ("numbered anew" in text) == (said is not None)
+    assert said is None or f"{said}\n" in text
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_segments_are_cut_to_the_features_in_training_alone(database, head):
+    for video in ("t5", "t6", "v5"):
+        seconds = float(database[video]["duration"])
+        segments = [[-1, 2], [seconds - 1, seconds + 5], [seconds + 1, seconds + 2]]
+        actions = [{"label": "swim", "segment": segment} for segment in segments]
+        database[video]["annotations"] = actions[2:] if video == "t6" else actions
+    said = hand_over(head, database)
+    training, validation = (LOADERS[head](folder_of(head), s) for s in ("training", "validation"))
+    seconds = float(database["t5"]["duration"])
+    assert np.array(training["t5"].segments) == pytest.approx(
+        np.array([[0, 2], [seconds - 1, seconds]])
+    )
+    assert "t6" not in training
+    assert "not in it: 1 of training without a segment within their features" in said
+    assert "(t6)\n" in said
+    assert validation["v5"].segments == segments  # of v5, the last one, as annotated
+    assert len(training) + len(validation) == 20
+
+
+def test_a_video_without_segments_is_scored_and_not_trained_on(database):
+    for video in ("t5", "v5"):
+        database[video]["annotations"] = []
+    hand_over("tridet", database)
+    assert {"t5", "v5"} & numeric(dump_of("tridet")).keys() == {"v5"}
+
+
+def test_bmn_takes_the_time_of_the_features_where_a_duration_is_another(database):
+    database["t5"]["duration"] = float(database["t5"]["duration"]) + 0.37
+    hand_over("bmn", database)
+    length = len(np.load("HACS_DATA/training/t5.npy"))
+    times = LOADERS["bmn"](folder_of("bmn"), "training")["t5"].times
+    np.testing.assert_allclose(times, (np.arange(100) + 0.5) * length / 200, rtol=1e-4)
+
+
+def test_segments_are_cut_where_snippets_with_long_clips_lie(database):
+    """Snippet i fills a stride around i / 2 + 1: features of 20 snippets from 0.75 to 10.75 s."""
+    np.save("HACS_DATA/training/new.npy", np.ones((20, FEATURE_DIM), np.float32))
+    action = {"label": "swim", "segment": [0, 99]}
+    database = {"new": {"subset": "training", "duration": 11.5, "annotations": [action]}}
+    hand_over("tridet", database, "clip=2")
+    assert numeric(dump_of("tridet"))["new"]["annotations"][0]["segment"] == [0.75, 10.75]
+
+
+def test_videos_without_features_or_duration_are_counted_and_named(database):
+    entry = database["t5"]
+    database["t7"] = entry | {"duration": None}
+    database["v7"] = database["v7"] | {"duration": None}
+    database |= {"lost": entry, "gone": entry | {"subset": "Validation"}, "a\nb": entry}
+    database["held"] = entry | {"subset": "testing"}
+    said = hand_over("opentad", database)
+    assert "annotations.json: 19 videos, 2 classes" in said
+    assert "not in it: 3 without features (lost, a?b, held)\n" in said
+    assert "not in it: 1 without a duration (t7)\n" in said
+    scored = "that would be scored, without features or duration: a score leaves them out"
+    assert f"not in it: 2 {scored} (v7, gone)\n" in said
+    named = (dump_of("opentad") / "missing_files.txt").read_text().splitlines()
+    assert sorted(named) == ["a b", "gone", "held", "lost", "t7", "v7"]
+    assert not {"t7", "v7", "lost", "gone", "held"} & numeric(dump_of("opentad")).keys()
+
+
+def test_the_annotations_are_the_same_for_all_heads_of_one_folder(database):
+    texts = set()
+    for head in ("gtad-hacs", "tridet", "opentad"):
+        hand_over(head, database)
+        texts.add((dump_of(head) / "annotations.json").read_bytes())
+    assert len(texts) == 1
+
+
+def test_another_json_in_its_place_is_refused(database):
+    hand_over("tridet", database)
+    folder = dump_of("tridet")
+    before = (folder / "annotations.json").read_bytes()
+    hand_over("opentad", database)
+    database.pop("t5")
+    with pytest.raises(SolaError, match=r"tiny_0/annotations\.json: was made from other --ann"):
+        hand_over("opentad", database)
+    assert (folder / "annotations.json").read_bytes() == before
+    hand_over("opentad", database, "--overwrite")
+    assert "t5" not in numeric(folder)
+
+
+def test_each_dump_has_a_link_of_its_own_with_its_name(database):
+    option = write(database)
+    Path("transformed_features").mkdir()
+    Path("transformed_features/I3D_tiny_0").symlink_to("elsewhere")  # of a dump that was there
+    for _ in range(2):
+        process("--for=gtad-hacs", option, load_model="0,moving_average:3")
+    links = sorted(path for path in Path("transformed_features").iterdir() if path.is_symlink())
+    assert [path.name for path in links] == ["I3D_tiny_0", "I3D_tiny_moving_average_3"]
+    for link in links:
+        dump = link.with_name(link.name.removeprefix("I3D_"))
+        assert link.resolve() == dump.absolute()
+        assert not list(dump.glob("I3D*"))  # as ln -s makes them the second time
+        (options,) = settings(dump, "gtad-hacs")
+        assert options["feature_path"] == f"{link.absolute()}/"
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_what_is_in_the_place_of_the_link_is_refused_and_stays(database, make):
+    make(Path("I3D_mine"))
+    with pytest.raises(SolaError, match="I3D_mine: is in the way of the link that G-TAD needs"):
+        hand_over("gtad-hacs", database, "--output=mine")
+    assert not Path("mine").exists()
+    assert not Path("I3D_mine").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("head", "output", "words"),
+    [
+        ("gtad-h5", "I3D_new", "holds I3D, which G-TAD takes for its npy mode"),
+        ("gtad-h5", "a,b", "holds a comma, at which G-TAD divides feature_path"),
+        ("gtad-hacs", "a,b", "holds a comma, at which G-TAD divides feature_path"),
+    ],
+)
+def test_paths_that_gtad_takes_for_something_else_are_refused(database, head, output, words):
+    with pytest.raises(SolaError, match=rf"{output}: {words}; write elsewhere with --output"):
+        hand_over(head, database, f"--output={output}")
+    assert not Path(output).exists()
+    hand_over("actionformer", database, f"--output={output}")  # which does not mind
+
+
+@pytest.mark.parametrize(
+    ("length", "multiple"), [(480, 576), (576, 576), (577, 1152), (1000, 1152)]
+)
+def test_sequence_lengths_fit_every_level(config, length, multiple):
+    Path("new/training").mkdir(parents=True)
+    np.save("new/training/x.npy", np.ones((length, FEATURE_DIM), np.float32))
+    action = {"label": "swim", "segment": [1, 2]}
+    entry = {"subset": "training", "duration": length / 2, "annotations": [action]}
+    for head in ("tridet", "opentad", "actionformer"):
+        hand_over(head, {"x": entry}, "--input=new", f"--output={head}")
+        assert LOADERS[head](head, "training").keys() == {"x"}
+    for head in ("tridet", "actionformer"):
+        assert settings(head, head)["dataset"]["max_seq_len"] == multiple
+    config = settings("opentad", "opentad")
+    assert config["pad_len"] == config["model"]["projection"]["max_seq_len"] == multiple
+
+
+def test_resized_features_have_rates_of_their_own(database):
+    for head in ("opentad", "actionformer"):
+        hand_over(head, database, "--resize=50", f"--output={head}")
+        for subset in ("training", "validation"):
+            for video, (features, times, _, _) in LOADERS[head](head, subset).items():
+                seconds = float(database[video]["duration"])
+                assert len(features) == 50
+                np.testing.assert_allclose(times, (np.arange(50) + 0.5) / 50 * seconds)
+    assert settings("actionformer", "actionformer")["dataset"]["default_fps"] is None
+    config = settings("opentad", "opentad")
+    assert "pad_len" not in config
+    assert config["resize_length"] == 50
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "opentad"])
+def test_each_video_may_have_a_rate_of_its_own(database, head):
+    for number, entry in enumerate(database.values()):
+        entry["duration"] = float(entry["duration"]) * (1 + number / 5)
+    hand_over(head, database, "--fps=per_video")
+    for video, (features, times, _, _) in LOADERS[head](folder_of(head), "training").items():
+        expected = (np.arange(len(features)) + 0.5) / len(features) * database[video]["duration"]
+        np.testing.assert_allclose(times, expected, rtol=1e-4)
+
+
+def test_features_in_folders_that_the_head_does_not_know(database, capsys):
+    Path("mine").mkdir()
+    for split, name in (("training", "train"), ("validation", "val")):
+        Path("mine", name).symlink_to(Path("HACS_DATA", split).absolute())
+    hand_over("tridet", database, "--input=mine", "--output=new")
+    assert "note: tridet reads training/ and validation/, these are in train, val" in (
+        capsys.readouterr().out
+    )
+    hand_over("opentad", database, "--input=HACS_DATA/training", "--output=one")
+    loaded = LOADERS["opentad"]("one", "training")  # in one folder: data_path is that
+    assert loaded.keys() == {video for video in database if video.startswith("t")}
+
+
+def averaged(x, count):
+    """A mean of those within count // 2, one snippet at a time."""
+    half = count // 2
+    return np.array([x[max(i - half, 0) : i + half + 1].mean(axis=0) for i in range(len(x))])
+
+
+def test_a_moving_average_of_a_long_video_is_as_exact():
+    x = np.random.default_rng(1).normal(1000, 1, (20000, 2)).astype(np.float32)
+    np.testing.assert_allclose(moving_average(x, 3)[-9:], averaged(x[-50:], 3)[-9:], rtol=1e-6)
+
+
+def test_untouched_best_and_a_moving_average_in_one_command(config, capsys):
+    config.run_folder.mkdir(parents=True)
+    torch.save(SoLaModule(FEATURE_DIM, 16).state_dict(), config.model_file(2))
+    record = {"record": "evaluation"} | dict.fromkeys(NEEDED["evaluation"], 0.5) | {"epoch": 2}
+    append_record(config.metrics_file, record)
+    names = ["tiny_0", "tiny_2", "tiny_moving_average_3", "tiny_moving_average_99"]
+    several = "0,best,moving_average:3,moving_average:99"
+    for options, parent in (([], "transformed_features"), (["--output=mine"], "mine")):
+        process(*options, load_model=several)
+        assert sorted(path.name for path in Path(parent).iterdir()) == names
+        assert len(list(Path(parent).glob("*/*/*.npy"))) == 4 * 21
+        for count, name in ((1, "tiny_0"), (3, names[2]), (99, names[3])):
+            for path in Path("HACS_DATA").glob("*/*.npy"):
+                array = np.load(Path(parent, name, *path.parts[1:]))
+                assert array.dtype == np.float32
+                np.testing.assert_allclose(array, averaged(np.load(path), count), atol=1e-5)
+    manifest = json.loads(Path("mine/tiny_moving_average_3/manifest.json").read_text())
+    assert manifest["checkpoint"] == "none: moving average over 3 snippets"
+    process("--for=bmn", load_model="0,moving_average:3")  # the same form for all
+    assert {path.name for path in Path("transformed_features").glob("*bmn")} == {
+        "tiny_0_bmn",
+        "tiny_moving_average_3_bmn",
+    }
+    process("--input=HACS_DATA/training/t5.npy", "--output=t5.npy", load_model="moving_average:5")
+    x = np.load("HACS_DATA/training/t5.npy")
+    np.testing.assert_allclose(np.load("t5.npy"), averaged(x, 5), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("load_model", "words"),
+    [
+        ("moving_average:4", "moving_average:4: N of moving_average:N must be odd"),
+        ("moving_average:0", "must be odd"),
+        ("moving_average", "must be odd"),
+        ("moving_average:x", "must be odd"),
+        ("moving_average:-1", "must be odd"),
+        ("a/x.pt,b/x.pt", "two would be written as one"),
+        ("0,0", "two would be written as one"),
+    ],
+)
+def test_lists_and_averages_that_cannot_be(config, load_model, words):
+    with pytest.raises(SolaError, match=words):
+        process(load_model=load_model)
+    assert not Path("transformed_features").exists()
+
+
+def test_several_need_a_folder(config):
+    one = ["--input=HACS_DATA/training/t5.npy", "--output=t5.npy"]
+    with pytest.raises(SolaError, match=r"--output=t5\.npy: must be a folder, for several"):
+        process(*one, load_model="0,moving_average:3")
+
+
+def test_every_guide_says_what_to_compare_with(database):
+    for head in HEADS:
+        said = hand_over(head, database)
+        assert (
+            "compare with untouched features and with a moving average by this same route" in said
+        )
+        assert shlex.split("--load_model=0,moving_average:5,best")[0] in said
+        for trap in HEADS[head].traps:
+            assert f"* trap: {trap}\n" in said
