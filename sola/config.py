@@ -122,6 +122,7 @@ class Config:
         name_is_plain = self.exp_name.isprintable() and re.match(r"[^./\\][^/\\]*$", self.exp_name)
         own_folder = Path(self.data_root).parent
         has_own_folder = own_folder.name and own_folder == Path(self.label_base).parent
+        fps = self.video_fps / self.feat_stride if self.feat_stride else self.fps
         return [
             *((key, getattr(self, key) in choices, f"must be {' or '.join(choices)}")
               for key, choices in CHOICES.items()),
@@ -135,13 +136,12 @@ class Config:
              "eval_protocol: sgd needs at least 6 passes"),
             *((key, not 0 < getattr(self, key) < 1e-3, "must be 0, not given, or at least 0.001")
               for key in ("fps", "clip", "video_fps")),
-            ("num_frames", self.feat_stride > 0 or self.num_frames == 0, "needs feat_stride"),
-            ("video_fps", self.feat_stride > 0 or self.video_fps == 0, "needs feat_stride"),
+            *((key, self.feat_stride > 0 or getattr(self, key) == 0, "needs feat_stride")
+              for key in ("num_frames", "video_fps")),
             ("clip", self.feat_stride == 0 or self.clip == 0,
              "is num_frames / video_fps where feat_stride is given"),
-            ("fps",
-             not self.feat_stride or math.isclose(self.fps, self.rate_in_frames, rel_tol=1e-3),
-             f"must be {self.rate_in_frames:g} with feat_stride, that is video_fps / feat_stride"),
+            ("fps", math.isclose(self.fps, fps, rel_tol=1e-3),
+             f"must be {fps:g} with feat_stride, that is video_fps / feat_stride"),
             ("kernel_size1", self.kernel_size1 % 2 == 1, "must be odd"),
             ("kernel_size2", self.kernel_size2 % 2 == 1, "must be odd"),
             ("sampling_duration", last_position < self.sampling_duration,
@@ -175,17 +175,6 @@ class Config:
     @property
     def dilations(self) -> tuple[int, int]:
         return self.dilation1, self.dilation2
-
-    @property
-    def rate_in_frames(self) -> float:
-        """Snippets a second as video_fps and feat_stride say; 0 where they do not."""
-        return self.video_fps / self.feat_stride if self.feat_stride else 0.0
-
-    @property
-    def reach(self) -> int:
-        """Snippets on either side of a position that the module sees."""
-        kernels = zip(self.kernel_sizes, self.dilations, strict=True)
-        return sum((size - 1) // 2 * dilation for size, dilation in kernels)
 
     @property
     def run_folder(self) -> Path:
@@ -255,3 +244,17 @@ def _settings(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         is_text = key in IGNORED_KEYS or (key == "annotations" and not text)
         settings[key] = text if is_text else cast(key, types[key], text)
     return {key: value for key, value in settings.items() if key in types}
+
+
+def reach_note(config: Config) -> list[str]:
+    """A line where the module's outer gathered positions see beyond their window."""
+    reach = sum(k // 2 * d for k, d in zip(config.kernel_sizes, config.dilations, strict=True))
+    first, *_, last = config.gathered_positions
+    around = min(first, config.sampling_duration - 1 - last)
+    enough = f"step_start={reach} sampling_duration={last - first + 2 * reach + 1}"
+    line = (
+        f"note: the module's reach of {reach} snippets exceeds the {around} around the gathered "
+        "positions: the outer ones see zero padding, which tells them where they are (loss near "
+        f"the floor, worst features); take {enough} or more, or smaller kernels"
+    )
+    return [line] if reach > around else []

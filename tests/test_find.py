@@ -181,7 +181,7 @@ def test_the_command_for_other_formats_writes_npy_files_beside(place, suffix):
     found = find_features([Path("of mine")])[""]
     for name, values in VALUES.items():
         assert found[f"{name}.1"] == [f"{folder}/{name}.1.npy"]
-        np.testing.assert_array_equal(open_features(*found[f"{name}.1"], 2).read(), values)
+        np.testing.assert_array_equal(open_joined(found[f"{name}.1"], 2).read(), values)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".hdf5"])

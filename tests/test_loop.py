@@ -22,12 +22,11 @@ from helpers import (
     without_seconds,
 )
 
-from sola.config import Config, load_config
+from sola.config import Config, load_config, reach_note
 from sola.data.windows import epoch_windows
 from sola.errors import DataError, SolaError, TrainingError
 from sola.method import matching
 from sola.method.matching import epoch_scalars, landmarks, make_learner, update_ratio
-from sola.method.reach import reach_note
 from sola.method.weights import load_weights
 from sola.records import read_records
 from sola.training import loop
@@ -305,7 +304,7 @@ def test_the_yaml_of_the_original_runs_unchanged(workplace, drawing_config):
 
 
 def test_time_goes_to_where_it_is_spent(monkeypatch):
-    moments = iter([0.0, 1.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.0, 9.0, 12.0, 12.5, 12.5, 13.0, 14.5])
+    moments = iter([0.0, 1.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.0, 9.0, 12.0, 12.5, 12.5])
     monkeypatch.setattr("sola.training.resume.time.perf_counter", lambda: next(moments))
     clock = Clock({"seconds": 100.0, "seconds_reading": 7.0})  # spent before an interruption
     with clock.timed("drawing"):
@@ -314,8 +313,7 @@ def test_time_goes_to_where_it_is_spent(monkeypatch):
     with clock.stopped():
         pass
     assert clock.lap() == {"seconds": 109.0, "seconds_reading": 8.0, "seconds_drawing": 2.0}
-    assert clock.seconds == {"seconds": 0.5, "seconds_reading": 0.0, "seconds_drawing": 0.0}
-    assert clock.training == 109.5 + 2.0
+    assert clock.seconds == {"seconds": 0.0, "seconds_reading": 0.0, "seconds_drawing": 0.0}
 
 
 def test_the_end_is_foretold_once_without_the_first_step_and_evaluations(
@@ -342,7 +340,9 @@ def test_the_end_is_foretold_once_without_the_first_step_and_evaluations(
     assert [x for x in capsys.readouterr().out.splitlines() if "steps took" in x] == [line]
     as_rank(monkeypatch, 1, 2)
     run = loop.Run(config, None, None, [], Clock({}))
-    assert loop.foretell_end(run, 1000) == loop.foretell_end(run, taking(10.0, 900)) == []
+    loop.foretell_end(run, 1000)
+    loop.foretell_end(run, taking(10.0, 900))
+    assert "steps took" not in capsys.readouterr().out
 
 
 def test_a_reach_beyond_the_window_is_noted(config, capsys):
@@ -365,7 +365,7 @@ def test_a_reach_beyond_the_window_is_noted(config, capsys):
 
 
 def test_the_note_on_the_reach_needs_no_torch():
-    code = "import sys, sola.method.reach; print('torch' in sys.modules)"
+    code = "import sys, sola.config; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert result.stdout == "False\n"

@@ -23,7 +23,7 @@ from sola.config import Config, load_config
 from sola.errors import DataError, SolaError
 from sola.export.dump import export_features
 from sola.prepare import __main__ as prepare
-from sola.prepare.sizes import window_of
+from sola.prepare.new_yaml import window_of
 from sola.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("grey_pictures")

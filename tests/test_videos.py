@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from sola.data.features import is_finite, open_array, open_features, read_features
+from sola.data.features import is_finite, open_array, open_features, open_joined, read_features
 from sola.data.index_files import read_pickle
 from sola.data.labels import has_labels, read_labels
 from sola.data.videos import (
@@ -29,7 +29,7 @@ VALUES = np.arange(60).reshape(12, 5) / 7
 def test_rows_of_any_real_dtype_and_order(tmp_path, dtype, order, rows):
     stored = np.asarray(VALUES, dtype=dtype, order=order)
     np.save(tmp_path / "v.npy", stored)
-    array = open_features(tmp_path / "v.npy", 5)
+    array = open_joined([tmp_path / "v.npy"], 5)
     assert array.fortran_order == (order == "F")
     features = read_features(array, rows)
     assert features.dtype == np.float32
@@ -48,7 +48,7 @@ def test_a_header_that_pythons_parser_gives_up_on_is_a_bad_file(tmp_path):
 
 def test_a_video_of_one_snippet_keeps_its_rank(tmp_path):
     np.save(tmp_path / "v.npy", VALUES[:1])
-    assert read_features(open_features(tmp_path / "v.npy", 5)).shape == (1, 5)
+    assert read_features(open_joined([tmp_path / "v.npy"], 5)).shape == (1, 5)
 
 
 def write_bad(path, kind):
@@ -93,15 +93,15 @@ BAD += ["pickle", "huge claim", "negative", "version 9"]
 def test_bad_feature_files_are_refused_by_name(tmp_path, kind):
     write_bad(tmp_path / "bad.npy", kind)
     with pytest.raises(DataError, match=r"bad\.npy"):
-        read_features(open_features(tmp_path / "bad.npy", 5))
+        read_features(open_joined([tmp_path / "bad.npy"], 5))
 
 
 def test_channels_first_is_told_from_another_width(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((16, 30)))
     with pytest.raises(DataError, match=r"shape \[16, 30\], channels first; .* transpose it"):
-        open_features(tmp_path / "x.npy", 16)
+        open_joined([tmp_path / "x.npy"], 16)
     with pytest.raises(DataError, match="has 30 channels, not 20"):
-        open_features(tmp_path / "x.npy", 20)
+        open_joined([tmp_path / "x.npy"], 20)
 
 
 def test_a_file_that_shrinks_during_the_run_is_an_error(tmp_path):
@@ -236,15 +236,15 @@ def test_action_is_label_one(tmp_path, dtype):
     [
         ([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]], None),
         ([np.array([0, 1, 0, 1.0]), np.array([True, False, True, False])], None),
-        ([[0, 1, 0, 1], [2, 1, 0, 2], [0, 255, 0, 0]], "0, 1, 2 and 255 (in 2 files, first {}/b"),
+        ([[0, 1, 0, 1], [2, 1, 0, 2], [0, 255, 0, 0]], "0, 1, 2, 255 (in 2 files, first {}/b"),
         ([[3, 3, 3, 3]], "3 (in 1 files, first {}/a"),
         (
             [[1.0, 0.5, np.nan, np.nan], [-1, 0, 1, 1]],
-            "-1, 0, 0.5, 1 and nan (in 2 files, first {}/a",
+            "-1, 0, 0.5, 1, nan (in 2 files, first {}/a",
         ),
         (
             [[0, 1, 0.25, 0.5], [3, 4, 5, 6]],
-            "0, 0.25, 0.5, 1, 3 and others (in 2 files, first {}/a",
+            "0, 0.25, 0.5, 1, 3, others (in 2 files, first {}/a",
         ),
     ],
 )

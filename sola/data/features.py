@@ -128,13 +128,11 @@ def open_array(path: str | Path) -> ArrayFile:
     return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset)
 
 
-def open_features(path: str | Path, feature_dim: int | None = None) -> ArrayFile:
-    """An npy file of snippet features, [T, C]; C must equal feature_dim when given."""
+def open_features(path: str | Path) -> ArrayFile:
+    """An npy file of snippet features, [T, C]."""
     array = open_array(path)
     if array.dtype.kind == "b" or len(array.shape) != 2:
         raise BadFileError(path, _not_features(array))
-    if feature_dim is not None and array.shape[1] != feature_dim:
-        raise BadFileError(path, _wrong_width(array.shape, feature_dim))
     return array
 
 
@@ -150,16 +148,22 @@ def command_for_all(folder: str, suffix: str, change: str) -> str:
 
 
 def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> FeatureFile:
-    """The features of one video in one file, or in several to be joined on channels."""
-    if len(paths) == 1:
-        return open_features(paths[0], feature_dim)
-    joined = JoinedFiles(tuple(open_features(path) for path in paths))
-    lengths = [file.length for file in joined.files]
+    """The features of one video in one file, or in several to be joined on channels.
+
+    C must equal feature_dim when given.
+    """
+    files = tuple(open_features(path) for path in paths)
+    lengths = [file.length for file in files]
     if max(lengths) - min(lengths) > 1:
         what = f"has {max(lengths)} snippets where another file of the video has {min(lengths)}"
         raise BadFileError(paths[int(np.argmax(lengths))], what)
-    if feature_dim is not None and joined.shape[1] != feature_dim:
-        raise BadFileError(joined.path, _wrong_width(joined.shape, feature_dim))
+    joined = files[0] if len(files) == 1 else JoinedFiles(files)
+    length, width = joined.shape
+    if feature_dim is not None and width != feature_dim:
+        what = f"has {width} channels, not {feature_dim}; if all have, set in_feature_dim={width}"
+        if length == feature_dim:
+            what = f"has shape [{length}, {width}], channels first; [T, C] is wanted: transpose it"
+        raise BadFileError(joined.path, what)
     return joined
 
 
@@ -171,13 +175,6 @@ def _not_features(array: ArrayFile) -> str:
     squeezed = f"x.squeeze({ones}) if x.ndim == {len(array.shape)} else x"
     command = command_for_all(os.path.dirname(array.path) or ".", "squeezed", squeezed)
     return f"{what}; this makes a folder of such: {command}"
-
-
-def _wrong_width(shape: tuple[int, ...], feature_dim: int) -> str:
-    length, width = shape
-    if length == feature_dim:
-        return f"has shape [{length}, {width}], channels first; [T, C] is wanted: transpose it"
-    return f"has {width} channels, not {feature_dim}; if all have, set in_feature_dim to {width}"
 
 
 def read_features(

@@ -23,21 +23,21 @@ def read_labels(
     labels, odd = {}, {}
     for video, features in progress(videos.items(), desc="labels", unit="file"):
         with bad_files.met():
-            labels[video] = read_label(Path(folder) / f"{video}.npy", features.length, odd)
+            path = Path(folder) / f"{video}.npy"
+            values = read_label(path, features.length)
+            labels[video] = values == 1
+            if not np.isin(values, (0, 1)).all():
+                odd[path] = np.unique(values)
     if odd:
         found = [f"{value:g}" for value in np.unique(np.concatenate([*odd.values()]))]
-        found[MOST_SHOWN:] = ["others"] if len(found) > MOST_SHOWN else []
-        held = " and ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
+        held = ", ".join(found[:MOST_SHOWN] + ["others"] * (len(found) > MOST_SHOWN))
         where = f"in {len(odd)} files, first {next(iter(odd))}"
         print(f"warning: labels hold {held} ({where}); 1 alone counts as action")
     return labels
 
 
-def read_label(path: Path, length: int, odd: dict[Path, np.ndarray] | None = None) -> np.ndarray:
-    """One video's labels: bool [T]. Raises BadFileError when they are missing or of another T.
-
-    odd: is given the file's values where they are others than 0 and 1.
-    """
+def read_label(path: Path, length: int) -> np.ndarray:
+    """One video's label file: [T], as it is. Raises BadFileError for none, or one of another T."""
     if not path.is_file():
         raise BadFileError(path, "no such label file, and the linear probe needs it")
     array = open_array(path)
@@ -46,10 +46,7 @@ def read_label(path: Path, length: int, odd: dict[Path, np.ndarray] | None = Non
         raise BadFileError(
             path, f"labels of shape {shape} where the features have {length} snippets"
         )
-    values = array.read()
-    if odd is not None and not np.isin(values, (0, 1)).all():
-        odd[path] = np.unique(values)
-    return values == 1
+    return array.read()
 
 
 def label_folder(label_base: str | Path, split: str) -> Path:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,21 +13,9 @@ if TYPE_CHECKING:
     from sola.config import Config
     from sola.data.annotations import Annotation
 
-TIME_KEYS = ("fps", "clip", "feat_stride", "num_frames", "video_fps")  # of a configuration
-USUAL_RATES = (
-    1.0,
-    2.0,
-    3.0,
-    4.0,
-    5.0,
-    25 / 16,
-    30 / 16,
-    25 / 8,
-    30 / 8,
-    25 / 4,
-    30 / 4,
-)  # snippets a second
-NEAR = 0.05  # relatively: so near, a usual rate that fits as well is the one that is meant
+# Snippets a second; one so near to what is found, relatively, is meant if it fits as well.
+USUAL_RATES = 1.0, 2.0, 3.0, 4.0, 5.0, 25 / 16, 30 / 16, 25 / 8, 30 / 8, 25 / 4, 30 / 4
+NEAR = 0.05
 AGREE = 0.01, 1.2  # relatively, or in snippets (29.97 for 30 frames a second adds to rounding)
 OFF_SNIPPETS, OFF_SHARE = 2, 0.05  # by more than both of which a rate does not fit a video
 FEWEST_UNPADDED = 5  # videos, from which a T that is always short by as much is no chance
@@ -54,6 +41,14 @@ class TimeAxis:
     def expected_length(self, duration: float) -> float:
         """T of a video of so many seconds, before rounding; a real one may be one off."""
         return (duration - self.clip) * self.rate + 1
+
+    def starts(self, snippets: np.ndarray) -> np.ndarray:
+        """Seconds from which these snippets fill a stride each, around their clips' middle."""
+        return (snippets - 0.5) / self.rate + self.clip / 2
+
+    def span(self, length: int) -> tuple[float, float]:
+        """Seconds between which T snippets lie."""
+        return tuple(self.starts(np.array([0, length])).tolist())
 
     def resized(self, length: int, wanted: int) -> TimeAxis:
         """That of T snippets which are brought to another number, as by F.interpolate."""
@@ -84,17 +79,17 @@ class Sampling:
     @classmethod
     def of(cls, config: Config) -> Sampling:
         """That of a configuration."""
-        return cls(**{key: getattr(config, key) for key in TIME_KEYS})
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def axis(self, length: int, annotation: Annotation | None) -> TimeAxis | None:
         """The axis of a video of T snippets; None where its rate cannot be known."""
+        fps, duration = (annotation.fps, annotation.duration) if annotation else (None, None)
         strides = self.num_frames / self.feat_stride if self.num_frames else 1.0
-        frames = self.video_fps or (annotation.fps if annotation else None)
+        frames = self.video_fps or fps
         if self.feat_stride and frames:
             return TimeAxis(frames / self.feat_stride, strides * self.feat_stride / frames)
         if self.fps:
             return TimeAxis(self.fps, self.clip or 1 / self.fps)
-        duration = annotation.duration if annotation else None
         if duration is None:
             return None
         if self.clip and length > 1 and duration > self.clip:
@@ -108,8 +103,8 @@ class Sampling:
         return self.axis(1, None)
 
 
-def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> Sampling:
-    """One rate for all videos where they agree on it, within a snippet or 1 %; else fps 0.
+def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> float:
+    """One rate for all videos where they agree on it, within a snippet or 1 %; else 0.
 
     lengths: T of each video. durations: seconds. A usual rate is preferred to one beside it. T may
     lack the clips that would pass the end of a video, see find_strides.
@@ -118,14 +113,12 @@ def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> Sampling:
     rate = float(np.median(snippets / seconds))
     for fps in (_usual(rate), rate):
         if (np.abs(snippets - fps * seconds) <= np.maximum(AGREE[1], AGREE[0] * snippets)).all():
-            return Sampling(fps=fps)
-    if np.ptp(seconds) > 0:
-        slope = float(np.polyfit(seconds, snippets, 1)[0])
-        for fps in (_usual(slope), slope):
-            strides = find_strides(snippets - fps * seconds)
-            if fps > 0 and strides:
-                return Sampling(fps=fps, clip=strides / fps)
-    return Sampling()
+            return fps
+    slope = float(np.polyfit(seconds, snippets, 1)[0]) if np.ptp(seconds) > 0 else 0.0
+    for fps in (_usual(slope), slope) if slope > 0 else ():
+        if find_strides(snippets - fps * seconds):
+            return fps
+    return 0.0
 
 
 def find_strides(off: Sequence[float], share: float = 1.0) -> int:
@@ -136,7 +129,7 @@ def find_strides(off: Sequence[float], share: float = 1.0) -> int:
     """
     if len(off) < FEWEST_UNPADDED:
         return 0
-    median = statistics.median(off)
+    median = float(np.median(off))
     strides = round(0.5 - median)  # T is floor(duration * rate - strides) + 1
     is_near = np.abs(np.array(off) - median) <= 1
     return strides if 2 <= strides <= LONGEST_CLIP and is_near.mean() >= share else 0
@@ -144,7 +137,5 @@ def find_strides(off: Sequence[float], share: float = 1.0) -> int:
 
 def _usual(rate: float) -> float:
     """The nearest usual rate, if it is near; else the rate."""
-    if rate <= 0:
-        return rate
     nearest = min(USUAL_RATES, key=lambda usual: abs(math.log(rate / usual)))
     return nearest if abs(rate / nearest - 1) < NEAR else rate

@@ -46,12 +46,12 @@ class BadFiles:
                 raise
             self.skipped[error.path] = error.what
 
-    def report(self) -> None:
-        """Say how many files are left out, and what is wrong with the first ones."""
+    def report(self, word: str = "skipped") -> None:
+        """Say what is wrong with the first of the files listed, and how many more there are."""
         for path in sorted(self.skipped)[:SKIPPED_SHOWN]:
-            print(f"skipped: {path}: {self.skipped[path]}")
+            print(f"{word}: {path}: {self.skipped[path]}")
         if len(self.skipped) > SKIPPED_SHOWN:
-            print(f"skipped: {len(self.skipped) - SKIPPED_SHOWN} more")
+            print(f"{word}: {len(self.skipped) - SKIPPED_SHOWN} more")
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ def subset_of(data_root: str | Path, split: Split, seed: int, bad_files: BadFile
     absent = [video for video in listed if video not in split.videos]
     if absent and not bad_files.are_skipped:
         raise DataError(
-            f"{path}: {len(absent)} of its {len(listed)} videos have no feature file, first "
-            f"{shown(absent[0])}; leave them out with on_bad_file: skip"
+            f"{path}: {len(absent)} of its {len(listed)} videos are not there, first "
+            f"{shown(absent[0])}; leave them out with on_bad_file: skip, or move the list away"
         )
     for video in absent:
         file = str(feature_folders(data_root)[0] / split.name / f"{video}.npy")

@@ -11,12 +11,7 @@ from torch.nn import functional as F
 
 from sola.config import Config
 from sola.method.module import SoLaModule, lay_out_taps
-from sola.method.tsm import (
-    loss_landmarks,
-    predicted_tsm,
-    similarity_matching_loss,
-    target_tsm,
-)
+from sola.method.tsm import loss_landmarks, predicted_tsm, similarity_matching_loss, target_tsm
 from sola.system.device import seed_everything
 from sola.system.ranks import rank_count
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sola.data.times import TimeAxis
 from sola.plots.figure import DPI, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
-
-    from sola.data.times import TimeAxis
 
 SIDE = 240  # pixels of a TSM's side
 STRIP = 8  # pixels of the strips along it, and as many from it
@@ -26,6 +25,7 @@ VIDEOS_PER_ROW = 2
 WINDOWS_PER_ROW = 6
 ACTION_COLOUR = "#d62728"
 COLOUR_MAP = "viridis"
+SNIPPETS = TimeAxis(1.0, 1.0)  # on which snippet i begins at i
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], axis: TimeAxis | None 
     for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
         seconds = f", {(video.length - 1) / axis.rate + axis.clip:.1f} s" if axis else ""
         heading = f"input, T = {video.length}{seconds}"
-        _draw_video(before, video, video.tsm, heading, axis)
-        image = _draw_video(after, video, video.sola_tsm, "SoLa", axis)
+        _draw_video(before, video, video.tsm, heading, axis or SNIPPETS)
+        image = _draw_video(after, video, video.sola_tsm, "SoLa", axis or SNIPPETS)
     caption = f"time ({'s' if axis else 'snippets'}) along both axes"
     if any(video.labels is not None for video in videos):
         caption += "; red strips: action segments"
@@ -102,11 +102,6 @@ def window_sheet(
     )
     _add_legends(figure, image, "similarity, (1 + cosine) / 2", caption)
     return figure
-
-
-def borders(snippets: np.ndarray, axis: TimeAxis | None) -> np.ndarray:
-    """Where these snippets begin along an axis, each filling a stride around its clip's middle."""
-    return (snippets - 0.5) / axis.rate + axis.clip / 2 if axis else snippets
 
 
 def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
@@ -141,12 +136,12 @@ def _draw_tsm(
 
 
 def _draw_video(
-    panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, axis: TimeAxis | None
+    panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, axis: TimeAxis
 ) -> AxesImage:
     """A TSM of a video, with its action segments along two sides and a heading."""
-    image = _draw_tsm(panel, tsm, borders(np.array([0, video.length]), axis), (-1, 1))
+    image = _draw_tsm(panel, tsm, axis.span(video.length), (-1, 1))
     if video.labels is not None:
-        _draw_strips(panel, borders(np.array(segments(video.labels)), axis))
+        _draw_strips(panel, axis.starts(np.array(segments(video.labels))))
     panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)  # points
     panel.set_title(
         f"{plain(video.name)}\n{heading}, mean {tsm.mean():.2f}",

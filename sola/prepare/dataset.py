@@ -1,250 +1,240 @@
-"""The data set that is made ready: its videos, splits, annotations, labels and time."""
+"""The data set that is made ready: its videos, with their annotations, labels and time."""
 
-import dataclasses
-import os
+import math
 import statistics
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from sola.config import Config
-from sola.data.annotations import Annotation, action_labels, match, split_of_subset
+from sola.data.annotations import Action, Annotation, action_labels, match, split_of_subset
 from sola.data.features import FeatureFile
 from sola.data.times import Sampling, TimeAxis, find_rate, find_strides
-from sola.data.videos import SPLITS, BadFiles
-from sola.errors import ConfigError, DataError, shown
+from sola.data.videos import SPLITS, BadFiles, Split, draw_subset, subset_of
+from sola.errors import DataError, shown
 from sola.prepare.find import check_axes
 from sola.system.device import random_generator
 
-MISFITS = 0.05  # share of the annotated videos that it may not fit
+NAMED = 5  # videos, of many
+BEYOND = 1.05  # of the duration, that a segment may end at
+MISFITS = 0.05  # share of the annotated videos that a rate or clip may not fit
 
-Videos = dict[str, FeatureFile]
-SplitVideos = dict[str, Videos]  # split -> video -> features
+
+@dataclass(frozen=True)
+class Video:
+    """A video of a split, and what the annotation file says of it under a name there.
+
+    annotated_as: None without annotation. axis: where its snippets lie in time, where it is known.
+    """
+
+    name: str
+    split: str
+    file: FeatureFile
+    annotated_as: str | None
+    entry: Annotation
+    axis: TimeAxis | None = None
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        return self.entry.actions or ()
+
+    @property
+    def end(self) -> float:
+        """Its duration; beyond all where it is not known."""
+        return self.entry.duration or math.inf
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Action labels, bool [T], of an annotated video with a time axis."""
+        if self.annotated_as is None or self.axis is None:
+            return None
+        return action_labels(self.actions, self.axis.centres(self.file.length))
+
+    @property
+    def off(self) -> float | None:
+        """T minus that which its duration and rate make, where both are known."""
+        if self.entry.duration is None or self.axis is None:
+            return None
+        return self.file.length - self.axis.expected_length(self.entry.duration)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Videos of both splits, and what an annotation file says of them.
+    """Videos of both splits, training first, and an annotation file.
 
-    config: of the training that is made ready. names: video -> its name in the annotations.
-    sampling: where the snippets lie in time; rate_is_given: its rate is the user's, not found;
-    clip_is_found: its clip is not the user's.
+    config: of the training that is made ready. is_new: its data_root is to be made. rate_is_given:
+    it is the user's, not found. clip_is_found: it is not the user's.
     """
 
     config: Config
-    videos: SplitVideos
+    videos: Sequence[Video]
     annotations: dict[str, Annotation]
-    names: dict[str, str]
-    sampling: Sampling = dataclasses.field(default_factory=Sampling)
-    rate_is_given: bool = False
-    clip_is_found: bool = False
+    is_new: bool
+    rate_is_given: bool
+    clip_is_found: bool
+
+    def of(self, split: str) -> list[Video]:
+        return [video for video in self.videos if video.split == split]
 
     @property
-    def files(self) -> list[FeatureFile]:
-        """The features of both splits."""
-        return [file for split in SPLITS for file in self.videos[split].values()]
+    def annotated(self) -> list[Video]:
+        """The videos that have an annotation."""
+        return [video for video in self.videos if video.annotated_as]
 
     @property
     def width(self) -> int:
         """C, the same for all videos."""
-        return self.files[0].shape[1]
-
-    @cached_property
-    def annotated(self) -> dict[str, dict[str, Annotation]]:
-        """Split -> video -> annotation, of the videos that have one."""
-        return {
-            split: {
-                v: self.annotations[self.names[v]] for v in self.videos[split] if v in self.names
-            }
-            for split in SPLITS
-        }
-
-    @cached_property
-    def axes(self) -> dict[str, TimeAxis]:
-        """Video -> its time axis, of the annotated videos whose rate is known."""
-        axes = {
-            video: self.sampling.axis(self.videos[split][video].length, entry)
-            for split, entries in self.annotated.items()
-            for video, entry in entries.items()
-        }
-        return {video: axis for video, axis in axes.items() if axis is not None}
+        return self.videos[0].file.shape[1]
 
     @property
     def rate(self) -> float | None:
         """Snippets a second, the median where they differ; None where it is not known."""
-        common = self.sampling.common_axis
-        rates = [common.rate] if common else [axis.rate for axis in self.axes.values()]
+        rates = [video.axis.rate for video in self.videos if video.axis]
         return statistics.median(rates) if rates else None
-
-    @cached_property
-    def labels(self) -> dict[str, dict[str, np.ndarray]]:
-        """Split -> video -> action labels, bool [T], of the annotated videos with a time axis."""
-        return {
-            split: {
-                video: action_labels(
-                    entry.actions or (),
-                    self.axes[video].centres(self.videos[split][video].length),
-                )
-                for video, entry in entries.items()
-                if video in self.axes
-            }
-            for split, entries in self.annotated.items()
-        }
 
     @cached_property
     def lacks_labels(self) -> str | None:
         """Why no labels are written, as there is nothing for a probe to tell apart; else None."""
-        for split, labels in self.labels.items():
+        for split in SPLITS:
+            labels = [video.labels for video in self.of(split) if video.labels is not None]
             if not labels:
                 return f"no {split} video is annotated"
-            values = np.concatenate(list(labels.values()))
+            values = np.concatenate(labels)
             if values.all() or not values.any():
                 return f"all {split} snippets are {'' if values.any() else 'no '}action"
         return None
 
-    @cached_property
-    def snippets_off(self) -> dict[str, float]:
-        """Video -> T minus that which its duration and the rate make, where both are known."""
-        return {
-            video: self.videos[split][video].length - self.axes[video].expected_length(e.duration)
-            for split, entries in self.annotated.items()
-            for video, e in entries.items()
-            if video in self.axes and e.duration is not None
-        }
+    def labelled(self, split: str) -> list[Video]:
+        """The videos whose labels are written."""
+        return [v for v in self.of(split) if v.labels is not None and not self.lacks_labels]
 
-    @cached_property
-    def misfits(self) -> dict[str, FeatureFile]:
-        """Videos that the rate does not fit."""
-        entries = self.annotated["training"] | self.annotated["validation"]
-        files = self.videos["training"] | self.videos["validation"]
-        return {
-            video: files[video]
-            for video in self.snippets_off
-            if not self.axes[video].fits(files[video].length, entries[video].duration)
-        }
+    def probed(self, split: str) -> list[Video]:
+        """The labelled videos for the probe: of a subset list if one stays, else drawn."""
+        of_name = {video.name: video for video in self.labelled(split) or self.of(split)}
+        config = self.config
+        if self.is_new or self.lacks_labels:
+            names = draw_subset(split, [*of_name], config.seed)
+        else:
+            known = Split(split, {name: video.file for name, video in of_name.items()})
+            names = subset_of(config.data_root, known, config.seed, BadFiles(config.on_bad_file))
+        return [of_name[name] for name in names]
 
-    @cached_property
+    @property
     def without_files(self) -> list[str]:
         """Annotated videos of both splits without features."""
-        there, split_of = {*self.names.values()}, split_of_subset(self.annotations)
+        there, split_of = {v.annotated_as for v in self.videos}, split_of_subset(self.annotations)
         return [v for v, e in self.annotations.items() if e.subset in split_of and v not in there]
 
 
-def data_folder(yaml_path: str) -> Path:
-    """The folder of this program's own that belongs to a YAML made from --features."""
-    return Path(f"{Path(yaml_path).stem.strip()}_data")
-
-
-def new_config(yaml_path: str, folder_count: int) -> Config:
-    """The configuration of a YAML to be made, without sizes: its data lie in data_folder.
-
-    folder_count: folders that are joined on channels.
-    """
-    stem = Path(yaml_path).stem
-    if "," in stem:
-        raise ConfigError(f"--yaml_path={yaml_path}: a comma stands between folders; leave it out")
-    if os.path.isdir(yaml_path):
-        raise ConfigError(f"--yaml_path={yaml_path}: is a folder; name a file")
-    folder = data_folder(yaml_path)
-    suffixes = ["", *(f"_{number}" for number in range(2, folder_count + 1))]
-    return Config(
-        exp_name=stem,
-        data_root=",".join(str(folder / f"features{suffix}") for suffix in suffixes),
-        label_base=str(folder / "labels"),
-        visualizing_dir=",".join(str(folder / f"visualizing{suffix}") for suffix in suffixes),
-    )
-
-
 def new_data(
-    config: Config, parts: SplitVideos, annotations: dict[str, Annotation], bad_files: BadFiles
+    config: Config,
+    parts: dict[str, dict[str, FeatureFile]],
+    annotations: dict[str, Annotation],
+    bad_files: BadFiles,
+    *,
+    is_new: bool,
+    rate_is_given: bool,
 ) -> DataSet:
     """The data set of the videos found, which are divided into splits first if they are not.
 
-    parts: split -> videos, with an empty name for those of no split. Files of another width than
-    most are listed as bad, those of channels first refused.
+    parts: split -> video -> features, with an empty name for those of no split. Files of another
+    width than most are listed as bad, those of channels first refused. The time of the snippets is
+    that of the configuration, completed from the annotations, and goes into it.
     """
-    for note in check_axes({v: file for part in parts.values() for v, file in part.items()}):
+    files = {name: file for part in parts.values() for name, file in part.items()}
+    for note in check_axes(files):
         print(note)
-    names = match(annotations, [v for part in parts.values() for v in part]) if annotations else {}
+    names = match(annotations, files) if annotations else {}
+    entries = {video: annotations[name] for video, name in names.items()}
+    videos = [
+        Video(name, split, file, names.get(name), entries.get(name, Annotation("")))
+        for split, part in parts.items()
+        for name, file in part.items()
+    ]
     if "" in parts:
-        entries = {video: annotations[name] for video, name in names.items()}
-        parts = split_up(parts[""], entries, annotations)
-    parts = leave_out_other_widths(parts, bad_files)
-    return DataSet(config, parts, annotations, names)
+        videos = split_up(videos, annotations)
+    videos = leave_out_other_widths(videos, bad_files)
+    given = Sampling.of(config if rate_is_given else replace(config, fps=0.0))
+    annotated = [video for video in videos if video.annotated_as]
+    sampling = completed(given, annotated, rate_is_given) if annotated else given
+    return DataSet(
+        replace(config, **asdict(sampling)),
+        [replace(v, axis=sampling.axis(v.file.length, v.entry)) for v in videos],
+        annotations,
+        is_new,
+        rate_is_given,
+        clip_is_found=(sampling.clip, sampling.num_frames) != (given.clip, given.num_frames),
+    )
 
 
-def split_up(
-    videos: Videos, entries: dict[str, Annotation], annotations: dict[str, Annotation]
-) -> SplitVideos:
+def split_up(videos: Sequence[Video], annotations: dict[str, Annotation]) -> list[Video]:
     """Videos of one folder as the subsets of their annotations say; else a seeded tenth validates.
 
-    entries: of the videos that have one; videos without are trained on, those of another subset, as
-    testing, are left out.
+    Videos without annotation are trained on, those of another subset, as testing, are left out.
     """
-    if entries:
+    chosen = dict.fromkeys((video.name for video in videos), "training")
+    if annotations:
         split_of = split_of_subset(annotations)
-        chosen = dict.fromkeys(videos, "training")
-        chosen |= {video: split_of.get(entry.subset) for video, entry in entries.items()}
+        chosen |= {v.name: split_of.get(v.entry.subset) for v in videos if v.annotated_as}
     else:
         count = max(1, len(videos) // 10)
-        drawn = random_generator("validation", 0).choice(sorted(videos), count, replace=False)
-        chosen = dict.fromkeys(videos, "training") | dict.fromkeys(drawn.tolist(), "validation")
-    parts = {s: {v: file for v, file in videos.items() if chosen[v] == s} for s in SPLITS}
-    for split, part in parts.items():
-        if not part:
-            subsets = ", ".join(sorted({entry.subset for entry in entries.values()}))
-            what = f"none of the {len(videos)} videos is for {split}; their subsets: "
-            what += shown(subsets) or "none, without --annotations"
-            raise DataError(f"{what}; or give --features folders training/ and validation/ in it")
-    return parts
-
-
-def leave_out_other_widths(videos: SplitVideos, bad_files: BadFiles) -> SplitVideos:
-    """The videos of the most usual width; files of another are listed as bad."""
-    width = statistics.mode(f.shape[1] for split in SPLITS for f in videos[split].values())
-    for file in (file for split in SPLITS for file in videos[split].values()):
-        if file.shape[1] != width:
-            bad_files.skipped[file.path] = f"has {file.shape[1]} channels, most have {width}"
-    left = {s: {v: f for v, f in videos[s].items() if f.shape[1] == width} for s in SPLITS}
+        drawn = random_generator("validation", 0).choice(sorted(chosen), count, replace=False)
+        chosen |= dict.fromkeys(drawn.tolist(), "validation")
     for split in SPLITS:
-        if not left[split]:
+        if split not in chosen.values():
+            subsets = shown(", ".join(sorted({v.entry.subset for v in videos if v.annotated_as})))
+            raise DataError(
+                f"none of the {len(videos)} videos is for {split}; their subsets: "
+                f"{subsets or 'none'}; or give --features folders training/ and validation/ in it"
+            )
+    return [replace(v, split=s) for s in SPLITS for v in videos if chosen[v.name] == s]
+
+
+def leave_out_other_widths(videos: Sequence[Video], bad_files: BadFiles) -> list[Video]:
+    """The videos of the most usual width; files of another are listed as bad."""
+    width = statistics.mode(video.file.shape[1] for video in videos)
+    left = [video for video in videos if video.file.shape[1] == width]
+    for file in (video.file for video in videos if video.file.shape[1] != width):
+        bad_files.skipped[file.path] = f"has {file.shape[1]} channels, most have {width}"
+    for split in SPLITS:
+        if all(video.split != split for video in left):
             raise DataError(f"{split}: all features have another width than most, {width}")
     return left
 
 
-def with_sampling(data: DataSet, given: Sampling, *, rate_is_given: bool) -> DataSet:
-    """The data set with the time of its snippets: as given, completed from the annotations.
+def completed(given: Sampling, annotated: Sequence[Video], rate_is_given: bool) -> Sampling:
+    """How the snippets of annotated videos were taken, as far as given; the rest is found.
 
     Without a given rate it is the one that all videos agree on, else each its own. A clip of
     several strides is recognised where none is given. Raises DataError where nothing tells a rate.
     """
-    entries = data.annotated["training"] | data.annotated["validation"]
-    if not entries:
-        return dataclasses.replace(data, sampling=given, rate_is_given=rate_is_given)
-    frames = {entry.fps for entry in entries.values()}
-    if given.feat_stride and not given.video_fps and len(frames) == 1 and any(frames):
-        (fps,) = frames
-        given = dataclasses.replace(given, video_fps=fps, fps=fps / given.feat_stride)
-    if given.feat_stride and not given.video_fps and not any(frames):
-        raise DataError("no annotated video has fps, its frames a second; give --video_fps")
-    files = data.videos["training"] | data.videos["validation"]
-    timed = [(files[v].length, e.duration) for v, e in entries.items() if e.duration is not None]
-    if not rate_is_given and timed:
-        lengths, durations = map(np.array, zip(*timed, strict=True))
-        if given.clip:
-            lengths, durations = lengths - 1, np.maximum(durations - given.clip, 1e-3)
-        found = find_rate(lengths, durations)
-        data = dataclasses.replace(data, clip_is_found=found.clip > 0)
-        given = dataclasses.replace(given, fps=found.fps, clip=given.clip or found.clip)
-    data = dataclasses.replace(data, sampling=given, rate_is_given=rate_is_given)
-    if not data.axes:
+    stride, frames = given.feat_stride, {video.entry.fps for video in annotated}
+    if stride and not given.video_fps:
+        if not any(frames):
+            raise DataError("no annotated video has fps, its frames a second; give --video_fps")
+        if len(frames) == 1:
+            (fps,) = frames
+            given = replace(given, video_fps=fps, fps=fps / stride)
+    timed = [video for video in annotated if video.entry.duration is not None]
+    if timed and not rate_is_given:
+        lengths = [video.file.length - (given.clip > 0) for video in timed]
+        durations = [max(video.entry.duration - given.clip, 1e-3) for video in timed]
+        given = replace(given, fps=find_rate(lengths, durations))
+    axes = [given.axis(video.file.length, video.entry) for video in annotated]
+    if not any(axes):
         raise DataError("no annotated video has a duration; give the rate of all, as --fps=2")
-    if not data.clip_is_found and not given.clip and not given.num_frames:
-        strides = find_strides([*data.snippets_off.values()], share=1 - MISFITS)
-        stride = given.feat_stride
-        clip = {"num_frames": strides * stride} if stride else {"clip": strides / (given.fps or 1)}
-        given = dataclasses.replace(given, **clip)
-        data = dataclasses.replace(data, sampling=given, clip_is_found=strides > 0)
-    return data
+    if given.clip or given.num_frames:
+        return given
+    placed = [replace(video, axis=axis) for video, axis in zip(annotated, axes, strict=True)]
+    strides = find_strides([v.off for v in placed if v.off is not None], share=1 - MISFITS)
+    if strides and stride:
+        return replace(given, num_frames=strides * stride)
+    return replace(given, clip=strides / given.fps) if strides else given
+
+
+def named(videos: Sequence[str]) -> str:
+    """How many, and the first ones by name."""
+    names = ", ".join(shown(video) for video in videos[:NAMED])
+    return f"{len(videos)} ({names}{', ...' if len(videos) > NAMED else ''})"

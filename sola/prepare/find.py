@@ -40,16 +40,15 @@ def find_features(folders: Sequence[Path]) -> dict[str, dict[str, list[str]]]:
     divided = [_split_folders(folder) for folder in folders]  # split -> its folders, of each
     found = {}
     for split in SPLITS if any(divided) else [""]:
-        files = []
+        files = []  # of each folder: where the split would be, and video -> its file
         for folder, roots in zip(folders, divided, strict=True):
             if split and split not in roots:
                 what = "no such folder, though the other split's is"
                 raise DataError(f"--features: {folder / split}: {what}")
-            files.append(_files(folder, roots.get(split, [folder])))
-        places = [str(folder / split) for folder in folders]
+            files.append((folder / split, _files(folder, roots.get(split, [folder]))))
         found[split] = {
-            v: [of.get(v, f"{at}/{v}.npy") for of, at in zip(files, places, strict=True)]
-            for v in sorted(set().union(*files))
+            v: [of.get(v, f"{place}/{v}.npy") for place, of in files]
+            for v in sorted(set().union(*(of for _, of in files)))
         }
     return found
 

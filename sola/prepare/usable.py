@@ -2,12 +2,10 @@
 
 import dataclasses
 
-from sola.data.index_files import index_file, read_subset_list
-from sola.data.videos import SPLITS, draw_subset
+from sola.data.videos import SPLITS
 from sola.errors import ConfigError, DataError, shown
-from sola.prepare.annotated import check_annotations
-from sola.prepare.dataset import MISFITS, DataSet
-from sola.prepare.sizes import trained_on
+from sola.prepare.dataset import BEYOND, MISFITS, DataSet, named
+from sola.prepare.new_yaml import trained_on
 
 
 def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
@@ -15,68 +13,75 @@ def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
 
     Raises SolaError for what is refused.
     """
-    if data.config.in_feature_dim != data.width:
-        raise ConfigError(f"in_feature_dim is {data.config.in_feature_dim}, not {data.width}")
-    check_annotations(data)
-    skipped, skips = dict(bad_files), data.config.on_bad_file == "skip"
-    if skipped and not skips:
-        path, what = min(skipped.items())
-        what = f"{path}: {what} ({len(skipped)} such files)"
+    config = data.config
+    if config.in_feature_dim != data.width:
+        raise ConfigError(f"in_feature_dim is {config.in_feature_dim}, not {data.width}")
+    _check_annotations(data)
+    skips, left_out = config.on_bad_file == "skip", {*bad_files}
+    if bad_files and not skips:
+        path, what = min(bad_files.items())
+        what = f"{path}: {what} ({len(bad_files)} such files)"
         raise DataError(f"{what}; mend or remove them, or give on_bad_file=skip")
-    if len(data.misfits) > MISFITS * len(data.snippets_off):
+    known = [video for video in data.videos if video.off is not None]
+    misfits = [v for v in known if not v.axis.fits(v.file.length, v.entry.duration)]
+    if len(misfits) > MISFITS * len(known):
         if not skips:
-            raise DataError(_misfit(data))
-        skipped |= {file.path: "another T than its duration says" for file in data.misfits.values()}
-    left = {s: {v: f for v, f in data.videos[s].items() if f.path not in skipped} for s in SPLITS}
-    for split in SPLITS:
-        if len(left[split]) < len(data.videos[split]) / 2:
+            first, length = misfits[0], misfits[0].file.length
             raise DataError(
-                f"{split}: only {len(left[split])} of {len(data.videos[split])} videos are usable"
+                f"{first.axis.rate:g} snippets a second: does not fit {len(misfits)} of "
+                f"{len(known)} videos, as {shown(first.name)}, T = {length} where its duration "
+                f"makes {length - first.off:.0f}; give --fps=per_video, the right --fps or --clip "
+                "(without, they are found), or leave such videos out with on_bad_file=skip"
             )
+        left_out |= {video.file.path for video in misfits}
+    left = [video for video in data.videos if video.file.path not in left_out]
+    for split in SPLITS:
+        count, of_all = sum(video.split == split for video in left), len(data.of(split))
+        if count < of_all / 2:
+            raise DataError(f"{split}: only {count} of {of_all} videos are usable")
     data = dataclasses.replace(data, videos=left)
-    if not trained_on(data, data.config):
-        window = data.config.sampling_duration
+    if not trained_on(data, config.sampling_duration):
         raise DataError(
-            f"training: no video is longer than sampling_duration, {window} snippets; a smaller "
-            "--span makes a smaller window"
+            f"training: no video is longer than sampling_duration, {config.sampling_duration} "
+            "snippets; a smaller --span makes a smaller window"
         )
-    if data.annotations and not data.lacks_labels:
+    if not data.lacks_labels:
         _check_probe(data)
     return data
 
 
-def _misfit(data: DataSet) -> str:
-    """Which rate does not fit, where, and the ways out."""
-    misfits, off = data.misfits, data.snippets_off
-    video = next(iter(misfits))
-    length = misfits[video].length
-    common = data.sampling.common_axis
-    rate = f"{common.rate:g} snippets a second" if common else "the rate given"
-    return (
-        f"{rate}: does not fit {len(misfits)} of {len(off)} videos, as {shown(video)}, T = "
-        f"{length} where its duration makes {length - off[video]:.0f}; give --fps=per_video, the "
-        "right --fps or --clip (without, they are found), or leave such videos out with "
-        "on_bad_file=skip"
-    )
-
-
-def probed_videos(data: DataSet, split: str) -> list[str]:
-    """The videos that the probe will look at: of the list that is there, else drawn."""
-    listed = read_subset_list(index_file(data.config.data_root, split, "subset_list"))
-    known = list(data.videos[split] if data.lacks_labels else data.labels[split])
-    if listed is None:
-        return draw_subset(split, known, data.config.seed)
-    return [video for video in listed if video in known]
+def _check_annotations(data: DataSet) -> None:
+    """Raise DataError for annotations that would make labels which mean nothing."""
+    for split in SPLITS:
+        videos = [video for video in data.annotated if video.split == split]
+        bare = [video.name for video in videos if video.entry.actions is None]
+        if bare:
+            what = f"{split}: {named(bare)} annotated without a list of annotations"
+            raise DataError(f"{what}, which may be empty: mend these entries, or remove them")
+    timed = [(v, a) for v in data.annotated if v.entry.duration for a in v.actions]
+    beyond = [(video, action) for video, action in timed if action.end > BEYOND * video.end]
+    if len(beyond) > len(timed) / 2:
+        video, action = beyond[0]
+        raise DataError(
+            f"{len(beyond)} of {len(timed)} segments end after their video, as "
+            f"{action.start:g} to {action.end:g} in {shown(video.name)} of {video.end:g} s: are "
+            "they in frames? Give segments in seconds"
+        )
+    if timed and all(action.end <= 1 < video.end for video, action in timed):
+        raise DataError(
+            f"all {len(timed)} segments lie below 1, durations do not: are they fractions of the "
+            "duration? Give segments in seconds"
+        )
 
 
 def _check_probe(data: DataSet) -> None:
-    """Raise DataError where the probe would, at the start of the training."""
+    """Raise an error where the probe would, at the start of the training."""
     from sola.probe import PROTOCOLS  # torch takes seconds
     from sola.probe.snippets import ProbeVideos
 
     probed = []
     for split in SPLITS:
-        videos = {v: data.videos[split][v] for v in probed_videos(data, split)}
-        labels = [data.labels[split][video] for video in videos]
-        probed.append(ProbeVideos(split, [*videos.values()], labels))
+        videos = data.probed(split)
+        labels = [video.labels for video in videos]
+        probed.append(ProbeVideos(split, [video.file for video in videos], labels))
     PROTOCOLS[data.config.eval_protocol].check(*probed, data.config)

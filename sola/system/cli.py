@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 EXIT_USER_ERROR = 2
+TIME_OPTIONS = {  # key of a YAML, see data/times.py -> type and help of its option
+    "fps": (str, "snippets a second, or per_video: each one's own, by its duration"),
+    "clip": (float, "seconds that a snippet looks at; else one stride"),
+    "feat_stride": (int, "frames from a snippet to the next"),
+    "num_frames": (int, "frames that a snippet looks at; else one stride"),
+    "video_fps": (float, "frames a second; else the annotations' fps"),
+}
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -50,24 +57,13 @@ class ArgumentParser(ScriptParser):
 
 def add_timing_options(parser: argparse.ArgumentParser) -> None:
     """Options that say where the snippets of a data set lie in time; see timing_settings."""
-    parser.add_argument(
-        "--fps",
-        metavar="F",
-        help="snippets a second, or per_video: each one's own, by its duration",
-    )
-    seconds = "seconds that a snippet looks at; else one stride"
-    parser.add_argument("--clip", type=float, metavar="SECONDS", help=seconds)
-    parser.add_argument("--feat_stride", type=int, help="frames from a snippet to the next")
-    parser.add_argument("--num_frames", type=int, help="that a snippet looks at; else one stride")
-    parser.add_argument(
-        "--video_fps", type=float, help="frames a second; else the annotations' fps"
-    )
+    for key, (kind, words) in TIME_OPTIONS.items():
+        parser.add_argument(f"--{key}", type=kind, help=words)
 
 
 def timing_settings(options: argparse.Namespace) -> list[str]:
     """KEY=VALUE settings of the timing options: of all of them where one says the rate."""
-    keys = ("fps", "clip", "feat_stride", "num_frames", "video_fps")
-    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    given = {k: v for k, v in vars(options).items() if k in TIME_OPTIONS and v is not None}
     if given.get("feat_stride"):
         if "fps" in given:
             raise SolaError("--feat_stride: says what --fps says; give one of them")
@@ -77,7 +73,7 @@ def timing_settings(options: argparse.Namespace) -> list[str]:
     elif given.get("fps") in ("0", "0.0"):
         raise SolaError("--fps=0: must be snippets a second, or per_video")
     if "fps" in given:
-        given = dict.fromkeys(keys, 0) | given
+        given = dict.fromkeys(TIME_OPTIONS, 0) | given
     return [f"{key}={value}" for key, value in given.items()]
 
 

@@ -101,5 +101,5 @@ def _labels_to_draw(config: Config, drawn: dict[str, FeatureFile]) -> dict[str, 
         for video, array in drawn.items():
             with contextlib.suppress(DataError):
                 path = label_folder(config.label_base, split) / f"{video}.npy"
-                labels[video] = read_label(path, array.length)
+                labels[video] = read_label(path, array.length) == 1
     return labels

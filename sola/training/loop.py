@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sola.config import Config
+from sola.config import Config, reach_note
 from sola.data.windows import FileWindows, HeldWindows, open_windows, plan_epoch
 from sola.errors import TrainingError
 from sola.method.matching import (
@@ -22,7 +22,6 @@ from sola.method.matching import (
     training_step,
     update_ratio,
 )
-from sola.method.reach import reach_note
 from sola.method.weights import save
 from sola.records import Record, append_record, read_records
 from sola.system.cli import progress, say
@@ -52,7 +51,7 @@ class Run:
     records: list[Record]
     clock: Clock
     saved_at: float = field(default_factory=time.monotonic)
-    first_look: tuple[int, float] | None = None  # steps left, and seconds of training
+    first_look: tuple[int, float] | None = None  # at a loss: steps left, seconds of all epochs
 
 
 def train(config: Config, *, restart: bool = False) -> list[Record]:
@@ -114,9 +113,8 @@ def train_epochs(run: Run, before: TrainingState) -> None:
                 if is_looked_at(config, step, steps) or (is_due and rank_count() == 1):
                     seen = scalars.until(step)
                     check_losses(seen["loss"], config, epoch, videos, plan)
-                    for line in foretell_end(run, (config.epoch - epoch + 1) * steps - step):
-                        bar.clear()
-                        say(line)
+                    bar.clear()
+                    foretell_end(run, (config.epoch - epoch + 1) * steps - step)
                     bar.set_postfix(loss=f"{seen['loss'].mean().item():.4f}")
                     draw_if_due(run, epoch, step, steps)
                     if step < steps and any_rank(is_due, learner.device):
@@ -146,7 +144,8 @@ def open_store(run: Run) -> FileWindows | HeldWindows:
     ranks = f" in {rank_count()} processes" if rank_count() > 1 else ""
     print(f"training on {device}{ranks}, {len(run.inputs.videos)} windows an epoch")
     print(f"loss: plateau {plateau:.4f} (best constant), floor {floor:.4f}")
-    print("".join(f"{line}\n" for line in reach_note(config)), end="")
+    for line in reach_note(config):
+        print(line)
     return windows
 
 
@@ -166,14 +165,16 @@ def is_looked_at(config: Config, step: int, steps: int) -> bool:
     return step % STEPS_PER_CHECK == 1 or step % config.visualizing_step == 0 or step == steps
 
 
-def foretell_end(run: Run, left: int) -> list[str]:
-    """Once: how long the steps that are left will take, by those since the slow first one."""
-    now = left, run.clock.training
-    first = run.first_look = run.first_look or now
-    if first[0] - left < STEPS_TIMED or not is_first_rank():
-        return []
-    run.first_look = 0, 0.0  # from where no steps are counted
-    return expected_end(first[0] - left, now[1] - first[1], left)
+def foretell_end(run: Run, left: int) -> None:
+    """Say once how long the steps that are left will take, by those after the slow first one."""
+    laps = sum(record["seconds"] for record in run.records if record["record"] == "epoch")
+    seconds = laps + run.clock.seconds["seconds"]
+    run.first_look = run.first_look or (left, seconds)
+    steps = run.first_look[0] - left
+    if steps >= STEPS_TIMED and is_first_rank():
+        for line in expected_end(steps, seconds - run.first_look[1], left):
+            say(line)
+        run.first_look = 0, 0.0  # from where no steps are counted
 
 
 def is_saving(config: Config, epoch: int) -> bool:

@@ -18,17 +18,16 @@ from sola.errors import CheckpointError, DamagedError, parsing, shown
 from sola.method.matching import Learner
 from sola.method.weights import load, save
 from sola.records import read_records, saved_epochs, to_line
+from sola.system.cli import TIME_OPTIONS
 from sola.system.files import clear_temporary, set_aside, write_atomically
 
 KEPT_STATES = 2
 STATE_VERSION = 2
-STATE_NAME = re.compile(
-    r"state_(\d{1,12})-(\d{1,12})\.pt"
-)  # epochs complete, steps of the next one
+STATE_NAME = re.compile(r"state_(\d{1,12})-(\d{1,12})\.pt")  # epochs done, steps of the next
 SCALARS_OF_VERSION_1 = ("loss", "cosine_mean", "cosine_square")
 MAY_DIFFER = {"epoch", "saving_epoch", "num_workers", "device", "storage", "on_bad_file"}
 MAY_DIFFER |= {"synthetic", "data_root", "label_base", "model_save_path", "feature_save_path"}
-MAY_DIFFER |= {"annotations", "fps", "clip", "feat_stride", "num_frames", "video_fps"}
+MAY_DIFFER |= {"annotations", *TIME_OPTIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,6 @@ class Clock:
     """Where the time since the last epoch's record went: fields of a record -> seconds."""
 
     def __init__(self, before: dict[str, float]) -> None:
-        self.earlier = 0.0  # seconds of the laps before
         self.begin(before)
 
     def begin(self, before: dict[str, float]) -> None:
@@ -64,11 +62,6 @@ class Clock:
     @property
     def seconds(self) -> dict[str, float]:
         return {"seconds": time.perf_counter() - self.started, **self.parts}
-
-    @property
-    def training(self) -> float:
-        """Seconds of all laps; only differences mean something, since an earlier process counts."""
-        return self.earlier + self.seconds["seconds"]
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -86,7 +79,7 @@ class Clock:
 
     def lap(self) -> dict[str, float]:
         """The seconds for a record; they begin again at 0."""
-        seconds, self.earlier = self.seconds, self.training
+        seconds = self.seconds
         self.begin({})
         return {name: round(value, 3) for name, value in seconds.items()}
 
