@@ -58,9 +58,7 @@ def test_shuffled_labels_score_half(tmp_path, protocol):
     assert scores["balanced_accuracy"] == pytest.approx(0.5, abs=tolerance)
 
 
-@pytest.mark.parametrize("narrow", [0, 512], ids=["lbfgs", "newton"])
-def test_logistic_regression_agrees_with_an_independent_solution(tmp_path, monkeypatch, narrow):
-    monkeypatch.setattr("sola.probe.logistic.NARROW", narrow)
+def test_logistic_regression_agrees_with_an_independent_solution(tmp_path):
     training = make_videos(tmp_path, "training", 0.5, seed=0)
     validation = make_videos(tmp_path, "validation", 0.5, seed=1)
     scores = run("logistic_regression", SoLaModule(C, 4), training, validation)
@@ -90,10 +88,8 @@ def test_logistic_regression_agrees_with_an_independent_solution(tmp_path, monke
     assert scores["snippets"] == len(y)
 
 
-@pytest.mark.parametrize("narrow", [0, 512], ids=["lbfgs", "newton"])
-def test_raw_float32_features_still_converge(tmp_path, monkeypatch, narrow):
+def test_raw_float32_features_still_converge(tmp_path):
     """Unit-norm features with a large common mean, where lbfgs alone stops at its first step."""
-    monkeypatch.setattr("sola.probe.logistic.NARROW", narrow)
     generator = np.random.default_rng(0)
     parts = []
     for name in ("training", "validation"):
