@@ -39,7 +39,7 @@ from sola.training.resume import Clock  # noqa: E402
 from sola.training.steps import StepScalars  # noqa: E402
 
 STEPS_PER_EPOCH = 145  # of HACS
-LATENTS, SCENE, NOISE = 24, 20, 6.0
+LATENTS, SCENE, NOISE, ACTION = 256, 20, 0.3, 12
 POOL = 20_000  # snippets that the videos of write_videos are cut from
 
 
@@ -71,17 +71,28 @@ def config_for(folder: str | Path, *, channels: int = 2048, **settings: object) 
 def draw_snippets(
     count: int, channels: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Non-negative features whose neighbours are alike, [count, C], and whether each is action."""
+    """Non-negative features that are hard on a probe, [count, C], and whether each is action.
+
+    As of real extractors: LATENTS directions of falling strength (the k-th k^-0.75) mixed into all
+    channels, which so depend on one another; neighbours alike, by scenes of SCENE snippets and a
+    drift over all of them; a mean that all snippets share, some 0.7 of their norm; noise. Action
+    is a weak latent, the ACTION-th, over a threshold that drifts too.
+    """
     generator = torch.Generator(device).manual_seed(0)
     random = {"generator": generator, "device": device}
     features = torch.empty(count, channels, dtype=dtype, device=device)
     is_action = torch.empty(count, dtype=torch.bool, device=device)
-    mixing = torch.randn(LATENTS, channels, **random)
+    strength = torch.arange(1, LATENTS + 1, device=device) ** -0.75
+    mixing = strength[:, None] * torch.randn(LATENTS, channels, **random)
+    mean = 2 * torch.rand(channels, **random) + 1
     for rows, actions in zip(features.split(2**17), is_action.split(2**17), strict=True):
         scenes = torch.randn(len(rows) // SCENE + 1, LATENTS, **random)
         latents = scenes.repeat_interleave(SCENE, dim=0)[: len(rows)]
-        rows.copy_((latents @ mixing + NOISE * torch.randn(len(rows), channels, **random)).relu())
-        actions.copy_(latents[:, 0] > -0.4)
+        drift = torch.linspace(0, 40, len(rows), device=device).sin()  # of a few hundred scenes
+        latents = latents + 0.5 * drift[:, None] + 0.5 * torch.randn(latents.shape, **random)
+        noise = NOISE * torch.randn(len(rows), channels, **random)
+        rows.copy_((mean + latents @ mixing + noise).relu())
+        actions.copy_(latents[:, ACTION] + 0.3 * torch.randn(len(rows), **random) > 0.3 * drift)
     return features, is_action
 
 

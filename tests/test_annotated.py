@@ -109,7 +109,7 @@ def test_clips_that_would_pass_the_end_are_missing(place, capsys, given):
     config = run(entries(durations), *given)
     clip = config.num_frames / 30 if config.feat_stride else config.clip
     assert (config.fps, clip) == (3.75, pytest.approx(64 / 30))
-    assert "clip: 2.13 s, 8 strides, found" in capsys.readouterr().out
+    assert "clip: 8 strides, 2.13 s, found" in capsys.readouterr().out
     for name, duration in durations.items():
         made = labels(name)
         centres = (np.arange(len(made)) * 8 + 32) / 30
@@ -236,3 +236,57 @@ def test_another_span(place, capsys):
     assert "note: the module's reach of 7 snippets exceeds the 6" in report
     with pytest.raises(SolaError, match="--span=0: must be seconds"):
         run({}, "--span=0")
+
+
+def test_stale_labels_of_a_data_root_are_refused_or_set_aside(place, capsys):
+    """Else a training would be probed by the labels of other annotations."""
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    run(entries(durations), "--fps=2")
+    arguments = ["--yaml_path=m.yaml", "--annotations=b.json"]
+    (place / "b.json").write_text(json.dumps({"database": entries(durations, (1.01, 1.02))}))
+    with pytest.raises(SolaError, match="_label: holds labels, but all training snippets are no"):
+        prepare.main(arguments)
+    assert (place / "m_data/labels/training_label").is_dir()
+    prepare.main([*arguments, "--overwrite"])
+    assert not list((place / "m_data/labels").glob("*_label"))
+    assert "note: write into m.yaml, for process_feature.py: annotations: b.json" in (
+        capsys.readouterr().out
+    )
+
+
+def test_mixed_frame_rates_are_found_from_the_annotations(place, capsys):
+    """Clips of 64 frames, one in 8: T over duration would place them wrongly."""
+    durations, rates = seeded(20, 60), dict(zip(NAMES, [30, 25, 60, 24] * 5, strict=True))
+    features({n: int((d * rates[n] - 64) / 8) + 1 for n, d in durations.items()})
+    database = entries(durations)
+    for name, entry in database.items():
+        entry["fps"] = rates[name]
+    config = run(database)
+    assert (config.feat_stride, config.num_frames, config.fps) == (8, 64, 0)
+    assert "clip: 8 strides" in capsys.readouterr().out
+    for name, duration in durations.items():
+        made = labels(name)
+        centres = (np.arange(len(made)) * 8 + 32) / rates[name]
+        assert made.tolist() == [0.2 * duration <= c < 0.6 * duration for c in centres]
+
+
+def test_nothing_is_left_where_the_yaml_cannot_be_written(place):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    (place / "a.json").write_text(json.dumps({"database": entries(durations)}))
+    (place / "file").write_text("")
+    before = sorted(place.rglob("*"))
+    with pytest.raises(SolaError):
+        prepare.main(["--yaml_path=file/m.yaml", "--features=f", "--annotations=a.json"])
+    assert sorted(path for path in place.rglob("*") if path.name[0] != ".") == before
+
+
+def test_segments_in_frames_are_refused_without_durations_too(place):
+    durations = seeded(20, 40)
+    features({n: int(2 * d) for n, d in durations.items()})
+    database = entries(durations, segment=(6.0, 18.0))
+    for entry in database.values():
+        del entry["duration"]
+    with pytest.raises(DataError, match=r"segments end after their video, .* in frames"):
+        run(database, "--fps=2")

@@ -66,10 +66,26 @@ def test_29_97_frames_a_second_are_near_30():
 def test_clips_that_would_pass_the_end_are_missing():
     lengths = np.floor((DURATIONS * 30 - 64) / 8) + 1
     assert find_rate(lengths, DURATIONS) == 3.75
-    assert find_strides(lengths - DURATIONS * 3.75) == 8
-    assert find_strides(np.floor(DURATIONS * 3.75) - DURATIONS * 3.75) == 0
-    assert find_strides(lengths[:4] - DURATIONS[:4] * 3.75) == 0  # too few to say
-    assert find_strides(lengths - DURATIONS * 3.0) == 0
+    assert find_strides(lengths, DURATIONS * 3.75) == 8
+    assert find_strides(np.floor(DURATIONS * 3.75), DURATIONS * 3.75) == 0
+    assert find_strides(lengths[:4], DURATIONS[:4] * 3.75) == 0  # too few to say
+    assert find_strides(lengths, DURATIONS * 3.0) == 0
+
+
+@pytest.mark.parametrize("low", [18, 100])
+def test_the_rate_of_such_features_is_found_for_long_videos_and_beside_an_odd_one(low):
+    durations = np.random.default_rng(low).uniform(low, 10 * low, 40)
+    lengths = np.floor((durations * 30 - 64) / 8) + 1
+    lengths[7] += 9
+    assert find_rate(lengths, durations) == pytest.approx(3.75, rel=1e-3)
+    assert find_strides(lengths, durations * 3.75) == 8
+
+
+def test_a_wrong_rate_of_videos_alike_is_no_clip():
+    """With one duration, T that is always too short says nothing of clips."""
+    assert find_strides(np.full(20, 100), np.full(20, 120.0)) == 0
+    durations = np.random.default_rng(0).uniform(18, 22, 20)
+    assert find_strides(np.floor(durations * 7.5), durations * 8) == 0
 
 
 def test_where_videos_do_not_agree_each_has_its_own_rate():

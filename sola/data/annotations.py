@@ -63,8 +63,10 @@ def read_annotations(path: str | Path) -> dict[str, Annotation]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     with parsing(path, "not a JSON file with a database of videos", "name another, or mend it"):
         database = json.loads(content)
-        is_database = all(isinstance(e, dict) and "subset" in e for e in database.values())
-        database = database if is_database else database["database"]
+        if "database" in database:
+            database = database["database"]
+        else:  # it stands alone, beside a version at most
+            database = {video: e for video, e in database.items() if isinstance(e, dict)}
         if not isinstance(database, dict) or not database:
             raise ValueError("its database is empty")
     check_names(path, database)
@@ -78,13 +80,14 @@ def read_annotations(path: str | Path) -> dict[str, Annotation]:
 def _annotation(entry: dict[str, Any]) -> Annotation:
     if not isinstance(entry["subset"], str):
         raise TypeError(f"its subset is {shown(entry['subset'])}")
-    known = {"subset": entry["subset"].lower()}
+    entry = {"duration": entry.get("duration_second")} | entry
+    known = {"subset": entry["subset"].strip().lower()}
     for key in ("duration", "fps"):
         if entry.get(key) is not None:
             known[key] = _number(entry[key])
             if not 1e-3 <= known[key] <= 1e9:
                 raise ValueError(f"its {key} is {known[key]}")
-    given = entry.get("annotations", entry.get("actions"))
+    given = entry["annotations"] if entry.get("annotations") is not None else entry.get("actions")
     if given is None:
         return Annotation(**known)
     actions = [_action(action) for action in given]

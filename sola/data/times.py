@@ -19,6 +19,8 @@ NEAR = 0.05
 AGREE = 0.01, 1.2  # relatively, or in snippets (29.97 for 30 frames a second adds to rounding)
 OFF_SNIPPETS, OFF_SHARE = 2, 0.05  # by more than both of which a rate does not fit a video
 FEWEST_UNPADDED = 5  # videos, from which a T that is always short by as much is no chance
+FEWEST_APART = 8  # snippets, that durations must differ by for that
+MISFITS = 0.05  # share of the annotated videos that a rate or clip may not fit
 LONGEST_CLIP = 64  # snippets, of a clip that is recognised by that
 
 
@@ -111,28 +113,35 @@ def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> float:
     """
     snippets, seconds = np.array(lengths), np.array(durations)
     rate = float(np.median(snippets / seconds))
+    slope = float(np.polyfit(seconds, snippets, 1)[0]) if np.ptp(seconds) > 0 else 0.0
+    for fps in (_usual(rate), rate):
+        if (np.abs(snippets - fps * seconds) <= AGREE[1]).all():
+            return fps
+    for fps in (_usual(slope), slope) if slope > 0 else ():
+        if find_strides(lengths, fps * seconds):
+            return fps
     for fps in (_usual(rate), rate):
         if (np.abs(snippets - fps * seconds) <= np.maximum(AGREE[1], AGREE[0] * snippets)).all():
-            return fps
-    slope = float(np.polyfit(seconds, snippets, 1)[0]) if np.ptp(seconds) > 0 else 0.0
-    for fps in (_usual(slope), slope) if slope > 0 else ():
-        if find_strides(snippets - fps * seconds):
             return fps
     return 0.0
 
 
-def find_strides(off: Sequence[float], share: float = 1.0) -> int:
+def find_strides(lengths: Sequence[int], whole: Sequence[float]) -> int:
     """How many strides a clip has, where T lacks the clips that would pass the end of a video.
 
-    T is then short by as many snippets in all videos, long or short; in the given share of them,
-    within one. off: T - duration * rate of each. 0 where it is not so.
+    T is then short by as many snippets in all videos but a few, long or short, within one. whole:
+    duration * rate of each. 0 where it is not so, or durations are too much alike to tell.
     """
-    if len(off) < FEWEST_UNPADDED:
+    full = np.array(whole)
+    if len(full) < FEWEST_UNPADDED or np.ptp(full) < FEWEST_APART:
         return 0
-    median = float(np.median(off))
-    strides = round(0.5 - median)  # T is floor(duration * rate - strides) + 1
-    is_near = np.abs(np.array(off) - median) <= 1
-    return strides if 2 <= strides <= LONGEST_CLIP and is_near.mean() >= share else 0
+    off = np.array(lengths) - full
+    strides = round(0.5 - float(np.median(off)))  # T is floor(duration * rate - strides) + 1
+    is_near = np.abs(off - np.median(off)) <= 1
+    if not 2 <= strides <= LONGEST_CLIP or is_near.mean() < 1 - MISFITS:
+        return 0
+    slope = np.polyfit(full[is_near], np.array(lengths)[is_near], 1)[0]
+    return strides if abs(slope - 1) < NEAR else 0
 
 
 def _usual(rate: float) -> float:

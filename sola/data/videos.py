@@ -143,7 +143,7 @@ def open_files(
         with bad_files.met():
             array = open_joined(paths[video], feature_dim)
             if video in durations and all(durations[video] != file.length for file in array.files):
-                said = f"the duration pickle says {durations[video]}"
+                said = f"the duration pickle says {durations[video]}; remove it if it is old"
                 raise BadFileError(array.path, f"has {array.length} snippets where {said}")
             if reads_values:
                 read_features(array)

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = usable(data, bad_files.skipped)
     if options.check:
         return
-    settings = options.settings
+    settings = [s for s in options.settings if split_setting(s)[0] not in TIME_OPTIONS]
     if options.features:
         write_new(data, options.yaml_path, overwrite=options.overwrite, copies=options.copy)
         settings = []  # they are in the YAML
@@ -113,9 +113,14 @@ def open_data(options: argparse.Namespace, bad_files: BadFiles) -> DataSet:
     if is_new:
         others = [setting for setting in options.settings if setting not in of_time]
         return sized(data, others, options.span or CANONICAL_SPAN)
-    if data.config != config and annotations:
-        said = ", ".join(f"{key}: {getattr(data.config, key):g}" for key in TIME_OPTIONS)
-        print(f"note: write into {options.yaml_path}, for what follows from time: {said}")
+    if annotations:
+        known = load_config(options.yaml_path)
+        wanted = {key: getattr(data.config, key) for key in TIME_OPTIONS}
+        wanted |= {"annotations": options.annotations}
+        other = {key: value for key, value in wanted.items() if getattr(known, key) != value}
+        if other:
+            said = ", ".join(f"{key}: {value}" for key, value in other.items())
+            print(f"note: write into {options.yaml_path}, for process_feature.py: {said}")
     return data
 
 

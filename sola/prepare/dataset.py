@@ -19,7 +19,6 @@ from sola.system.device import random_generator
 
 NAMED = 5  # videos, of many
 BEYOND = 1.05  # of the duration, that a segment may end at
-MISFITS = 0.05  # share of the annotated videos that a rate or clip may not fit
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,9 @@ class Video:
 
     @property
     def end(self) -> float:
-        """Its duration; beyond all where it is not known."""
-        return self.entry.duration or math.inf
+        """Its duration, else where its features end; beyond all where neither is known."""
+        of_features = self.axis.span(self.file.length)[1] if self.axis else math.inf
+        return self.entry.duration or of_features
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -218,17 +218,23 @@ def completed(given: Sampling, annotated: Sequence[Video], rate_is_given: bool) 
             (fps,) = frames
             given = replace(given, video_fps=fps, fps=fps / stride)
     timed = [video for video in annotated if video.entry.duration is not None]
+    if timed and not rate_is_given and all(frames) and len(frames) > 1:
+        frame_counts = [video.entry.duration * video.entry.fps for video in timed]
+        in_frames = find_rate([video.file.length for video in timed], frame_counts)
+        if in_frames and abs(1 / in_frames - round(1 / in_frames)) < 0.01 / in_frames:
+            return completed(replace(given, feat_stride=round(1 / in_frames)), annotated, True)
     if timed and not rate_is_given:
         lengths = [video.file.length - (given.clip > 0) for video in timed]
         durations = [max(video.entry.duration - given.clip, 1e-3) for video in timed]
         given = replace(given, fps=find_rate(lengths, durations))
-    axes = [given.axis(video.file.length, video.entry) for video in annotated]
+    axes = [given.axis(video.file.length, video.entry) for video in timed or annotated]
     if not any(axes):
         raise DataError("no annotated video has a duration; give the rate of all, as --fps=2")
     if given.clip or given.num_frames:
         return given
-    placed = [replace(video, axis=axis) for video, axis in zip(annotated, axes, strict=True)]
-    strides = find_strides([v.off for v in placed if v.off is not None], share=1 - MISFITS)
+    placed = [(v, axis) for v, axis in zip(timed, axes, strict=bool(timed)) if axis]
+    whole = [video.entry.duration * axis.rate for video, axis in placed]
+    strides = find_strides([video.file.length for video, _ in placed], whole)
     if strides and stride:
         return replace(given, num_frames=strides * stride)
     return replace(given, clip=strides / given.fps) if strides else given

@@ -13,12 +13,16 @@ from sola.errors import DataError, shown
 
 FEWEST_FILES = 3  # whose axes are compared
 TRUST = ", only of files you trust"
-CONVERSIONS = {  # suffix -> what to import, too; a dict of the arrays in a file f; a caution
-    ".npz": ("", "{0: next(iter(n.load(f).values()))}", ""),
-    ".csv": ("", "{0: n.loadtxt(f, delimiter=',', ndmin=2)}", ", with skiprows=1 for a header"),
-    ".mat": (", scipy.io as m", "{0: next(x for k, x in m.loadmat(f).items() if k[0] != '_')}", ""),
-    ".pt": (", torch", "{0: torch.load(f, 'cpu', weights_only=True).detach().float()}", ""),
-    ".pkl": (", pickle", "{0: n.float32(pickle.loads(f.read_bytes()))}", TRUST),
+CONVERSIONS = {  # suffix -> what to import, too; what is in a file f; a caution
+    ".npz": ("", "{k: x for k, x in n.load(f).items() if x.ndim > 1}", ""),
+    ".csv": (
+        "",
+        "n.loadtxt(f, delimiter=',', ndmin=2, skiprows=int(f.read_text()[:1].isalpha()))",
+        "",
+    ),
+    ".mat": (", scipy.io as m", "{k: x for k, x in m.loadmat(f).items() if n.size(x) > 1}", ""),
+    ".pt": (", torch", "torch.load(f, 'cpu', weights_only=True)", ""),
+    ".pkl": (", pickle", "pickle.loads(f.read_bytes())", TRUST),
     ".h5": (", h5py", "h5py.File(f)", ""),
 }
 CONVERSIONS |= {".pth": CONVERSIONS[".pt"], ".hdf5": CONVERSIONS[".h5"]}
@@ -110,10 +114,12 @@ def _without_npy(place: Path) -> DataError:
         return DataError(f"--features: {place}: {holds}; name a folder of <video>.npy, [T, C] each")
     suffix, count = found.most_common(1)[0]
     module, arrays, caution = CONVERSIONS[suffix]
-    code = (
-        f"import sys, pathlib as p, numpy as n{module}; [n.save(f.parent / ((k if len(h) > 1 "
-        "else f.stem) + '.npy'), x) for f in map(p.Path, sys.argv[1:]) "
-        f"for h in [{arrays}] for k, x in h.items()]"
+    code = (  # a file of several arrays gives as many: by their names, which may be videos
+        f"import sys, pathlib as p, numpy as n{module}; a = sys.argv[1:]; [n.save(f.parent / "
+        "((f.stem if len(h) < 2 else k if len(a) < 2 else f.stem + '_' + k) + '.npy'), "
+        "x.detach().float() if hasattr(x, 'detach') else n.float32(x)) "
+        f"for f in map(p.Path, a) for d in [{arrays}] "
+        "for h in [d if hasattr(d, 'items') else {0: d}] for k, x in h.items()]"
     )
     command = (
         f"find -L {shlex.quote(str(place))} -name '*{suffix}' -exec python -c \"{code}\" {{}} +"
@@ -138,7 +144,7 @@ def check_axes(videos: dict[str, FeatureFile]) -> list[str]:
         if count == len(files):
             sizes = f"all {count} files are [{first}, {second}], taken as [T, C]"
             notes.append(f"note: {folder}: {sizes}; transpose them if it is the other way round")
-        elif count <= len(files) / 2:
+        elif count <= len(files) / 2 or len(seconds) > 2:
             what = f"all files are [{first}, T], channels first, where [T, C] is wanted"
             command = command_for_all(folder, "transposed", "n.ascontiguousarray(x.T)")
             raise DataError(f"{folder}: {what}; this makes a folder of such: {command}")

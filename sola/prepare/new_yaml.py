@@ -66,7 +66,7 @@ def sized(data: DataSet, settings: list[str], span: float) -> DataSet:
         sizes |= {"learning_rate": SMALL_LEARNING_RATE}
     config = dataclasses.replace(data.config, **sizes)
     changed = override(config, settings)
-    for key in ("data_root", "label_base", "visualizing_dir"):
+    for key in ("data_root", "label_base", "visualizing_dir", "annotations", "synthetic"):
         if getattr(changed, key) != getattr(config, key):
             raise ConfigError(f"{key} is {getattr(config, key)} with --features; leave it out")
     return dataclasses.replace(data, config=changed)

@@ -20,6 +20,7 @@ from sola.system.prefetch import in_background
 SAMPLE = 4 * 2**30  # bytes of values that are looked at
 READERS = 8
 LARGE_COMMON_MEAN = 0.5
+SLOWEST = 0.2  # snippets a second, below which durations may be in another unit
 FEWEST_SNIPPETS = 4  # of a median action, below which it is hard to see
 ODD: dict[str, Callable[[Video], bool]] = {  # what to say of annotated videos -> of which
     "note: annotated under a name that differs in v_, case or Unicode form":
@@ -96,7 +97,9 @@ def report(data: DataSet, of_values: list[str]) -> list[str]:
     training, validation = ({video.name for video in data.of(split)} for split in SPLITS)
     lines += _if_any("warning: in training and in validation", sorted(training & validation))
     if data.annotations:
-        lines += [*_of_annotations(data), *_of_rate(data)]
+        lines += _of_annotations(data)
+    if data.annotations or data.rate_is_given:
+        lines += _of_rate(data)
     return [*lines, *of_values, *_of_span(data), *reach_note(data.config), plan(data)]
 
 
@@ -143,12 +146,19 @@ def _of_rate(data: DataSet) -> list[str]:
     origin = "given" if data.rate_is_given else "found from T / duration"
     if common is None:
         rates = [video.axis.rate for video in data.videos if video.axis]
+        if not rates:
+            return ["note: nothing tells the rate; the window is that of 2 snippets a second"]
         span = f"{min(rates):.4g} to {max(rates):.4g}, median {data.rate:.4g}"
-        return [f"fps: each video's own, {span} snippets a second, {origin}"]
-    lines = [f"fps: {common.rate:g}, {origin}"]
-    if common.clip_snippets > 1:
+        lines = [f"fps: each video's own, {span} snippets a second, {origin}"]
+    else:
+        lines = [f"fps: {common.rate:g}, {origin}"]
+    if data.rate and data.rate < SLOWEST:
+        lines.append("warning: so few snippets a second: are durations in frames?")
+    clips = [video.axis.clip_snippets for video in data.videos if video.axis]
+    if clips and max(clips) > 1.001:
+        clip = statistics.median(video.axis.clip for video in data.videos if video.axis)
         lines.append(
-            f"clip: {common.clip:.3g} s, {common.clip_snippets:.3g} strides"
+            f"clip: {statistics.median(clips):.3g} strides, {clip:.3g} s"
             + (", found: T lacks the clips that would pass the end of a video; give --clip=SECONDS "
                "or --num_frames if it is another" if data.clip_is_found else "")
         )  # fmt: skip

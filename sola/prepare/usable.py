@@ -1,10 +1,12 @@
 """What would stop the training that is made ready, or make it mean nothing: refused."""
 
 import dataclasses
+import math
 
+from sola.data.times import MISFITS
 from sola.data.videos import SPLITS
 from sola.errors import ConfigError, DataError, shown
-from sola.prepare.dataset import BEYOND, MISFITS, DataSet, named
+from sola.prepare.dataset import BEYOND, DataSet, named
 from sola.prepare.new_yaml import trained_on
 
 
@@ -39,6 +41,9 @@ def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
         count, of_all = sum(video.split == split for video in left), len(data.of(split))
         if count < of_all / 2:
             raise DataError(f"{split}: only {count} of {of_all} videos are usable")
+    names = [video.name for video in data.videos if video not in left]
+    if names:
+        print(f"left out: {named(names)}")
     data = dataclasses.replace(data, videos=left)
     if not trained_on(data, config.sampling_duration):
         raise DataError(
@@ -58,7 +63,7 @@ def _check_annotations(data: DataSet) -> None:
         if bare:
             what = f"{split}: {named(bare)} annotated without a list of annotations"
             raise DataError(f"{what}, which may be empty: mend these entries, or remove them")
-    timed = [(v, a) for v in data.annotated if v.entry.duration for a in v.actions]
+    timed = [(v, a) for v in data.annotated if v.end < math.inf for a in v.actions]
     beyond = [(video, action) for video, action in timed if action.end > BEYOND * video.end]
     if len(beyond) > len(timed) / 2:
         video, action = beyond[0]
@@ -67,7 +72,7 @@ def _check_annotations(data: DataSet) -> None:
             f"{action.start:g} to {action.end:g} in {shown(video.name)} of {video.end:g} s: are "
             "they in frames? Give segments in seconds"
         )
-    if timed and all(action.end <= 1 < video.end for video, action in timed):
+    if timed and all(action.end <= BEYOND < video.end for video, action in timed):
         raise DataError(
             f"all {len(timed)} segments lie below 1, durations do not: are they fractions of the "
             "duration? Give segments in seconds"

@@ -91,17 +91,22 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool) -
         for path, other in ((yaml_file, other_yaml), (folder, other_folder)):
             if other and os.path.lexists(path) and not overwrite:
                 raise SolaError(f"{other}; --overwrite makes {path} anew and keeps the old one")
+        staged = yaml_file.with_name(f".{yaml_file.name}.tmp")
+        write_atomically(staged, text)  # where it cannot be written, nothing is
         if other_folder:
             try:
                 _write({unfinished / path.relative_to(folder): contents[path] for path in contents})
                 set_aside(yaml_file)  # first, so that no YAML ever stands beside another's data
                 set_aside(folder)
                 os.rename(unfinished, folder)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         if not _holds(yaml_file, text):
             set_aside(yaml_file)
-            write_atomically(yaml_file, text)
+        os.replace(staged, yaml_file)
     written = f"{len(contents)} files and links written"
     print(f"{folder}: {written if other_folder else 'is there already, with the same content'}")
 
@@ -123,11 +128,14 @@ def complete(data: DataSet, *, overwrite: bool, copies: bool) -> None:
     to_draw = [folder for folder in feature_folders(config.visualizing_dir) if folder.is_dir()]
     if not video_paths(to_draw):
         contents |= features_to_draw(data, copies=copies)
-    folders = [] if data.lacks_labels else [label_folder(config.label_base, s) for s in SPLITS]
+    folders = [label_folder(config.label_base, s) for s in SPLITS] if data.annotations else []
     place = index_file(config.data_root, "training", "duration")
     with only_user_of(config.label_base if folders else place):
         there = [path for folder in folders for path in folder.glob("[!.]*.npy")]
         stale = {path.parent for path in there if overwrite and path not in contents}
+        if there and data.lacks_labels and not overwrite:
+            what = f"{there[0].parent}: holds labels, but {data.lacks_labels}"
+            raise SolaError(f"{what}; --overwrite keeps them under a dated name")
         new = {p: c for p, c in contents.items() if p.parent in stale or not _holds(p, c)}
         for path in new:
             if path.is_dir():

@@ -64,7 +64,9 @@ def add_timing_options(parser: argparse.ArgumentParser) -> None:
 def timing_settings(options: argparse.Namespace) -> list[str]:
     """KEY=VALUE settings of the timing options: of all of them where one says the rate."""
     given = {k: v for k, v in vars(options).items() if k in TIME_OPTIONS and v is not None}
-    if given.get("feat_stride"):
+    if "feat_stride" in given:
+        if given["feat_stride"] < 1:
+            raise SolaError("--feat_stride: must be frames, at least 1")
         if "fps" in given:
             raise SolaError("--feat_stride: says what --fps says; give one of them")
         given["fps"] = given.get("video_fps", 0) / given["feat_stride"]
