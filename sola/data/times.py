@@ -114,16 +114,19 @@ def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> float:
     snippets, seconds = np.array(lengths), np.array(durations)
     rate = float(np.median(snippets / seconds))
     slope = float(np.polyfit(seconds, snippets, 1)[0]) if np.ptp(seconds) > 0 else 0.0
-    for fps in (_usual(rate), rate):
-        if (np.abs(snippets - fps * seconds) <= AGREE[1]).all():
-            return fps
-    for fps in (_usual(slope), slope) if slope > 0 else ():
-        if find_strides(lengths, fps * seconds):
-            return fps
-    for fps in (_usual(rate), rate):
-        if (np.abs(snippets - fps * seconds) <= np.maximum(AGREE[1], AGREE[0] * snippets)).all():
-            return fps
-    return 0.0
+
+    def is_common(fps: float, relative: float) -> bool:
+        near = np.maximum(AGREE[1], relative * snippets)
+        return bool((np.abs(snippets - fps * seconds) <= near).all())
+
+    usual, of_clips = _usual(rate), _usual(slope)
+    if is_common(usual, 0.0):
+        return usual
+    if find_strides(lengths, of_clips * seconds):  # before a rate that is none people take
+        return of_clips
+    if is_common(rate, AGREE[0]):
+        return rate
+    return slope if find_strides(lengths, slope * seconds) else 0.0
 
 
 def find_strides(lengths: Sequence[int], whole: Sequence[float]) -> int:
@@ -146,5 +149,7 @@ def find_strides(lengths: Sequence[int], whole: Sequence[float]) -> int:
 
 def _usual(rate: float) -> float:
     """The nearest usual rate, if it is near; else the rate."""
+    if rate <= 0:
+        return rate
     nearest = min(USUAL_RATES, key=lambda usual: abs(math.log(rate / usual)))
     return nearest if abs(rate / nearest - 1) < NEAR else rate
