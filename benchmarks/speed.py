@@ -171,6 +171,7 @@ def main() -> None:
         print_start_up(folder, options.repeats)
     print(f"\n{common.machine()}; torch.mm {common.spread(rates, '.0f')} GFLOP/s; ", end="")
     print(f"disk {written:.2f} GB/s written, {read:.2f} read.")
+    print(f"The evaluation's fit took {ours.scores['iterations']} iterations. ", end="")
     print(
         f"A probe of 50,000 + 20,000 snippets takes {megabytes:.0f} MB at its peak; 50,000 ", end=""
     )

@@ -41,8 +41,8 @@ class Ours:
 
     def evaluate(self, **scored: int) -> None:
         config = dataclasses.replace(self.config, **scored)
-        probed = self.run.inputs.probed
-        PROTOCOLS[config.eval_protocol].probe(self.module, *probed, config, epoch=1)
+        protocol, probed = PROTOCOLS[config.eval_protocol], self.run.inputs.probed
+        self.scores = protocol.probe(self.module, *probed, config, epoch=1)
 
     def dump(self) -> None:
         export_features(self.config, str(self.checkpoint))
