@@ -15,6 +15,7 @@ from sola.config import Config, load_config, override
 from sola.errors import SolaError
 from sola.export.heads import HEADS
 from sola.system.cli import ArgumentParser, add_timing_options, run_script, timing_settings
+from sola.system.ranks import rank_count
 
 CANONICAL = "yamls/hacs_canonical.yaml"
 FORM_OPTIONS = {  # option -> its argparse settings; see sola/export/formats.py
@@ -41,10 +42,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     from sola.export.check import check_features  # after the checks: torch takes seconds
     from sola.export.dump import export_features
+    from sola.export.encoder import find_checkpoint
     from sola.export.formats import Form
     from sola.export.source import Target
 
     reads_yaml_annotations = options.head and not options.input  # whose videos are others
+    if reads_yaml_annotations and not options.annotations and config.annotations:
+        what = f"annotations of the YAML: {config.annotations}: no such file; give --annotations"
+        if not Path(config.annotations).exists():
+            raise SolaError(what)
     models = options.load_model.split(",")
     target = Target(
         form=Form(**of_head | given),
@@ -57,9 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
         ),
         annotations=options.annotations or (config.annotations if reads_yaml_annotations else None),
     )
-    names = [Path(m).stem if m.endswith(".pt") else f"{config.exp_name}_{m}" for m in models]
-    if len({*names}) < len(names):
-        raise SolaError(f"--load_model={options.load_model}: two would be written as one")
+    if len(models) > 1 and rank_count() == 1:  # before anything is written
+        names = [find_checkpoint(config, load_model)[0] for load_model in models]
+        if len({*names}) < len(names):
+            raise SolaError(f"--load_model={options.load_model}: two would be written as one")
     for load_model in models:
         if options.check:
             check_features(config, load_model, target)

@@ -42,8 +42,10 @@ def test_hacs(tmp_path):
 
 def test_activitynet_files_may_begin_with_v(tmp_path):
     annotations = read_annotations(write(tmp_path / "a.json", HACS | {"v_y": HACS["t"]}))
-    names = {"abc": "abc", "v_abc": "abc", "y": "v_y", "v_y": "v_y"}
-    assert match(annotations, [*names, "xabc"]) == names
+    for names in ({"abc": "abc", "v_y": "v_y"}, {"v_abc": "abc", "y": "v_y"}):
+        assert match(annotations, [*names, "xabc"]) == names
+    both = ["v_abc", "abc", "y", "v_y"]  # the file of the very name has the annotation alone
+    assert match(annotations, both) == {"abc": "abc", "v_y": "v_y"}
 
 
 def test_names_in_another_case_or_unicode_form(tmp_path):

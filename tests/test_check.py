@@ -220,7 +220,7 @@ def test_the_spread_is_that_of_each_channel_over_all_videos(config, capsys):
     (said,) = spread_of(capsys.readouterr().out)
     read, written = (
         np.concatenate([np.load(path) for path in sorted(Path(folder).glob("*/*.npy"))])
-        for folder in ("HACS_DATA", "transformed_features/tiny_moving_average_5")
+        for folder in ("HACS_DATA", "transformed_features/tiny_moving_average5")
     )
     ratios = np.delete(written.std(0, dtype=float) / np.maximum(read.std(0, dtype=float), 1e-9), 3)
     assert said == (f"{np.median(ratios):.2f}", f"{ratios.max():.2f}", "21")

@@ -118,7 +118,7 @@ def test_every_command_runs(place, run_here):
     features = place / "transformed_features"
     assert len(list(features.glob("hacs_canonical_150/*/*.npy"))) == 21
     assert len(list(features.glob("demo_1/validation/*.npy"))) == 10
-    for name in ("0", "moving_average_5", "150"):
+    for name in ("0", "moving_average5", "150"):
         folder = features / f"hacs_canonical_{name}_actionformer"
         assert settings(folder, "actionformer")["dataset"]["feat_folder"] == str(folder)
     made = ["new_features/v5.npy", "one_sola.npy", "both.png", "models/mine/mine_50.pt"]

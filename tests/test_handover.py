@@ -233,7 +233,7 @@ def test_each_dump_has_a_link_of_its_own_with_its_name(database):
     for _ in range(2):
         process("--for=gtad-hacs", option, load_model="0,moving_average:3")
     links = sorted(path for path in Path("transformed_features").iterdir() if path.is_symlink())
-    assert [path.name for path in links] == ["I3D_tiny_0", "I3D_tiny_moving_average_3"]
+    assert [path.name for path in links] == ["I3D_tiny_0", "I3D_tiny_moving_average3"]
     for link in links:
         dump = link.with_name(link.name.removeprefix("I3D_"))
         assert link.resolve() == dump.absolute()
@@ -336,7 +336,7 @@ def test_untouched_best_and_a_moving_average_in_one_command(config, capsys):
     torch.save(SoLaModule(FEATURE_DIM, 16).state_dict(), config.model_file(2))
     record = {"record": "evaluation"} | dict.fromkeys(NEEDED["evaluation"], 0.5) | {"epoch": 2}
     append_record(config.metrics_file, record)
-    names = ["tiny_0", "tiny_2", "tiny_moving_average_3", "tiny_moving_average_99"]
+    names = ["tiny_0", "tiny_2", "tiny_moving_average3", "tiny_moving_average99"]
     several = "0,best,moving_average:3,moving_average:99"
     for options, parent in (([], "transformed_features"), (["--output=mine"], "mine")):
         process(*options, load_model=several)
@@ -347,12 +347,12 @@ def test_untouched_best_and_a_moving_average_in_one_command(config, capsys):
                 array = np.load(Path(parent, name, *path.parts[1:]))
                 assert array.dtype == np.float32
                 np.testing.assert_allclose(array, averaged(np.load(path), count), atol=1e-5)
-    manifest = json.loads(Path("mine/tiny_moving_average_3/manifest.json").read_text())
+    manifest = json.loads(Path("mine/tiny_moving_average3/manifest.json").read_text())
     assert manifest["checkpoint"] == "none: moving average over 3 snippets"
     process("--for=bmn", load_model="0,moving_average:3")  # the same form for all
     assert {path.name for path in Path("transformed_features").glob("*bmn")} == {
         "tiny_0_bmn",
-        "tiny_moving_average_3_bmn",
+        "tiny_moving_average3_bmn",
     }
     process("--input=HACS_DATA/training/t5.npy", "--output=t5.npy", load_model="moving_average:5")
     x = np.load("HACS_DATA/training/t5.npy")

@@ -98,11 +98,11 @@ def test_actionformer_reads_one_flat_folder_and_its_json(expected, capsys):
         for video, y in videos.items():
             np.testing.assert_allclose(np.load(folder / f"{video}.npy"), y, atol=1e-5)
     (entry,) = numeric(folder).values()  # the loader stops at one without duration or features
-    assert (entry["duration"], entry["fps"], entry["subset"]) == (9.5, 1.5, "train")
+    assert (entry["duration"], entry["fps"], entry["subset"]) == (9.5, 1.5, "training")
     written = [(a["label"], a["label_id"], *a["segment"]) for a in entry["annotations"]]
     assert written == [("swim", 1, 1.5, 3.0), ("dive", 0, 4.0, 5.0), ("swim", 1, 6.0, 7.0)]
     config = settings(folder, "actionformer")
-    assert (config["train_split"], config["val_split"]) == (["train"], ["val"])
+    assert (config["train_split"], config["val_split"]) == (["training"], ["validation"])
     assert config["dataset"]["json_file"] == f"{folder}/annotations.json"
     assert config["dataset"]["num_classes"] == 2
     capsys.readouterr()

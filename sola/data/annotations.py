@@ -142,6 +142,7 @@ def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str
     with examples, when no video has one.
     """
     videos = list(videos)
+    there = {*videos}
     counts = Counter(map(_folded, annotations)), Counter(map(_folded, videos))
     of_folded = {_folded(name): name for name in annotations}
     found = {}
@@ -149,7 +150,7 @@ def match(annotations: dict[str, Annotation], videos: Iterable[str]) -> dict[str
         names = [n for n in (video, video.removeprefix("v_"), f"v_{video}") if n in annotations]
         if all(count[_folded(video)] == 1 for count in counts):
             names.append(of_folded[_folded(video)])
-        if names:
+        if names and (names[0] == video or names[0] not in there):  # else it is that file's
             found[video] = names[0]
     if not found:
         annotated, file = shown(next(iter(annotations))), shown(videos[0])

@@ -44,7 +44,7 @@ def check_source(folder: Path, source: str | None, *, overwrite: bool) -> None:
     """Raise SolaError where other annotations than the source's lie beside the features."""
     there = source_of(folder / ANNOTATIONS)
     if source and there not in (None, source) and not overwrite:
-        what = f"{folder / ANNOTATIONS}: was made from other --annotations"
+        what = f"{folder / ANNOTATIONS}: was made from other --annotations, or for another --fps"
         raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
 
 
@@ -65,6 +65,7 @@ def handed_over(folder: Path, form: Form, feature_dim: int, sources: Sources) ->
             {of_id[v]: name for v, name in sources.names.items()},
             {of_id[v]: axis for v, axis in axes.items()},
             {of_id[v]: length for v, length in lengths.items()},
+            {of_id[v.name]: v.split for v in sources.videos if v.split in SPLITS},
         )
     return Written(
         folder.absolute(), form, sources.splits, feature_dim, lengths, axes, prefix, truth
@@ -87,8 +88,13 @@ def write_for_head(name: str, written: Written) -> None:
     """Write what a head reads beside the features; say what to set in it, and keep that."""
     head, truth, folder = HEADS[name], written.truth, written.folder
     if truth:
-        for file, content in truth.files(is_of_bmn=head.is_of_bmn, prefix=written.prefix).items():
+        files = truth.files(is_of_bmn=head.is_of_bmn, prefix=written.prefix)
+        remove_stale(name, folder, files)
+        for file, content in files.items():
             write_atomically(folder / file, content)
+    elif (folder / ANNOTATIONS).exists() and (folder / f"{name}.md").exists():
+        print(f"{folder / f'{name}.md'}: stays, as there are no --annotations to write it anew")
+        return
     if name == "gtad-hacs":
         link_for_gtad(folder)
     text = "\n".join(guide(name, written))
@@ -97,12 +103,22 @@ def write_for_head(name: str, written: Written) -> None:
     print(f"kept in {folder / f'{name}.md'}")
 
 
+def remove_stale(name: str, folder: Path, files: dict[str, bytes]) -> None:
+    """Remove the settings of other heads where the annotations that they go with change."""
+    path = folder / ANNOTATIONS
+    if path.exists() and path.read_bytes() != files[ANNOTATIONS]:
+        for other in HEADS.keys() - {name}:
+            stale = folder / f"{other}.md"
+            if stale.exists():
+                stale.unlink()
+                print(f"{stale}: removed, since {ANNOTATIONS} changes; write it anew")
+
+
 def link_for_gtad(folder: Path) -> None:
     """A link beside the features with I3D in its name; one that is there is replaced."""
     link = link_of(folder)
     try:
-        if link.is_symlink():
-            link.unlink()
+        link.unlink(missing_ok=True)
         link.symlink_to(folder.name)
     except OSError as error:
         raise SolaError(f"{link}: cannot be linked: {error.strerror}; write elsewhere") from error
@@ -134,6 +150,8 @@ def differences(name: str, written: Written) -> Iterator[str]:
             yield f"note: {option} is {value}, {name} expects {expected}: adapt its loader"
     axes = written.axes.values()
     rates = sorted(axis.rate for axis in axes)
+    if not rates and not head.knows_rates and not written.form.resize:
+        yield "warning: nothing tells the snippets a second; give --fps or --annotations"
     if not head.knows_rates and not written.form.resize and rates and rates[0] < rates[-1]:
         span = f"{rates[0]:.3g} to {rates[-1]:.3g} snippets a second"
         yield f"warning: the videos have {span}, {name} knows one rate: use --resize"

@@ -60,7 +60,10 @@ def check_features(config: Config, load_model: str, target: Target) -> None:
             shapes[video] = _shape(next(filter(Path.is_file, paths), paths[0]), form)
         except (BadFileError, OSError) as error:
             problems.append(f"{shown(video)}: {error}")
-    problems += _of_shapes(_read(folder / f"{head}.md").decode(), form, shapes)
+    guide = _read(folder / f"{head}.md").decode()
+    if str(link_of(folder) if head == "gtad-hacs" else folder) not in guide and head != "bmn":
+        problems.append("moved since its settings were written: write them once more")
+    problems += _of_shapes(guide, form, shapes)
     problems += _of_times(entries, shapes, form)
     for problem in problems[:SHOWN]:
         print(f"problem: {problem}")

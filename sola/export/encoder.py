@@ -109,7 +109,7 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
     if load_model.endswith(".pt"):
         return Path(load_model).stem, Path(load_model)
     if load_model.startswith(AVERAGE):
-        return f"{config.exp_name}_{AVERAGE}_{_averaged(load_model)}", None
+        return f"{config.exp_name}_{AVERAGE}{_averaged(load_model)}", None  # as no epoch's
     epochs = saved_epochs(config)
     epoch = int(load_model) if re.fullmatch(r"[0-9]{1,12}", load_model) else -1
     asked = f"--load_model={shown(load_model)}"

@@ -23,6 +23,7 @@ OF_BMN = ("video_info.csv", "anet_anno.json")  # what BMN and G-TAD's branch ane
 NO_FEATURES, NO_DURATION = "without features", "without a duration"
 NO_SEGMENT = "of training without a segment within their features, at which loaders stop"
 SCORED = "that would be scored, without features or duration: a score leaves them out"
+MISPLACED = "with features in the folder of another split than their subset's"
 UNREADABLE = (NO_FEATURES, NO_DURATION, SCORED)
 
 
@@ -32,8 +33,7 @@ class GroundTruth:
 
     source: SHA-256 of the user's file. entries: id -> its entry in ANNOTATIONS. lengths: id -> T of
     its features. classes: label -> its number, from 0. old_numbers: label -> number in the user's
-    file, where one changes. left_out: why -> names in the user's file. subsets: training and
-    validation -> the names of these subsets.
+    file, where one changes. left_out: why -> names in the user's file.
     """
 
     source: str
@@ -42,7 +42,6 @@ class GroundTruth:
     classes: dict[str, int]
     old_numbers: dict[str, int]
     left_out: dict[str, list[str]]
-    subsets: dict[str, list[str]]
 
     def describe(self) -> list[str]:
         """Lines on what is in the files and what is not."""
@@ -78,8 +77,7 @@ class GroundTruth:
         for video, entry in self.entries.items():
             seconds, rate, length = entry["duration"], entry["fps"], self.lengths[video]
             frames = round(seconds * rate, 3)
-            subset = next((s for s, names in self.subsets.items() if entry["subset"] in names), "")
-            row = [prefix + video, frames, seconds, rate, rate, subset or entry["subset"], length]
+            row = [prefix + video, frames, seconds, rate, rate, entry["subset"], length]
             writer.writerow(row)
             content[prefix + video] = {
                 "duration_second": seconds,
@@ -96,16 +94,19 @@ def ground_truth(
     names: dict[str, str],
     axes: dict[str, TimeAxis],
     lengths: dict[str, int],
+    places: dict[str, str],
 ) -> GroundTruth:
     """What heads are told.
 
     names: id -> name in annotations, of the videos with features. axes, lengths: id -> where its
-    features lie in time, and how many they are. In the training subset segments are clipped to the
+    features lie in time, and how many they are. places: id -> the split that its file lies in, if
+    it lies in one. Subsets are named training and validation, as the folders and as heads ask for,
+    whatever the annotations call them. In the training subset segments are clipped to the
     features; those that are scored stay as they are annotated.
     """
     split_of, of_name = split_of_subset(annotations), {name: video for video, name in names.items()}
     kept: dict[str, tuple[Annotation, list[Action]]] = {}
-    left_out: dict[str, list[str]] = {why: [] for why in (*UNREADABLE, NO_SEGMENT)}
+    left_out: dict[str, list[str]] = {why: [] for why in (*UNREADABLE, MISPLACED, NO_SEGMENT)}
     for name, entry in annotations.items():
         video, actions = of_name.get(name), list(entry.actions or ())
         is_trained_on = split_of.get(entry.subset) == "training"
@@ -114,6 +115,8 @@ def ground_truth(
         if video is None or entry.duration is None or video not in axes:
             why = NO_FEATURES if video is None else NO_DURATION
             left_out[SCORED if split_of.get(entry.subset) == "validation" else why].append(name)
+        elif places.get(video, split_of.get(entry.subset)) != split_of.get(entry.subset):
+            left_out[MISPLACED].append(name)
         elif is_trained_on and not actions:
             left_out[NO_SEGMENT].append(name)
         else:
@@ -121,7 +124,7 @@ def ground_truth(
     classes, old_numbers = _numbers([action for _, actions in kept.values() for action in actions])
     entries = {
         video: {
-            "subset": entry.subset,
+            "subset": split_of.get(entry.subset, entry.subset),
             "duration": entry.duration,
             "fps": axes[video].rate,
             "clip": axes[video].clip,
@@ -132,11 +135,8 @@ def ground_truth(
         }
         for video, (entry, actions) in kept.items()
     }
-    subsets: dict[str, list[str]] = {"training": [], "validation": []}
-    for subset, split in split_of.items():
-        subsets[split].append(subset)
     left_out = {why: found for why, found in left_out.items() if found}
-    return GroundTruth(source, entries, lengths, classes, old_numbers, left_out, subsets)
+    return GroundTruth(source, entries, lengths, classes, old_numbers, left_out)
 
 
 def _clipped(actions: list[Action], start: float, end: float) -> list[Action]:
@@ -168,4 +168,4 @@ def source_of(path: Path) -> str | None:
     if not path.exists():
         return None
     with parsing(path, "was not written by this program", "move it away", SolaError):
-        return str(json.loads(read_bytes(path))["source"])
+        return json.loads(read_bytes(path)).get("source")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sola.data.annotations import split_of_names
+
 if TYPE_CHECKING:
     from sola.data.times import TimeAxis
     from sola.export.formats import Form
@@ -63,10 +65,6 @@ class Written:
         """The path of a file beside the features that is written if there are annotations."""
         return str(self.folder / name) if self.truth else None
 
-    def subsets(self, split: str) -> list[str]:
-        """The names of the subsets that are trained on, or validated on."""
-        return self.truth.subsets[split] if self.truth else [split]
-
 
 def _short(value: float) -> float:
     """A whole number where it is one, as people write it."""
@@ -106,8 +104,8 @@ def _actionformer(written: Written, dataset_name: str = "anet") -> str:
     }
     settings = {
         "dataset_name": dataset_name,
-        "train_split": written.subsets("training"),
-        "val_split": written.subsets("validation"),
+        "train_split": ["training"],
+        "val_split": ["validation"],
         "dataset": {key: value for key, value in dataset.items() if value is not None}
         | {"default_fps": None, "force_upsampling": False},
         "test_cfg": {"multiclass_nms": True, "ext_score_file": None},
@@ -129,12 +127,11 @@ def _opentad(written: Written) -> str:
     files |= {"block_list": "missing_files.txt"}
     common = {key: written.beside(name) for key, name in files.items() if written.truth}
     common |= {"prefix": written.prefix} | time
-    parts = {}
+    parts, split_of = {}, split_of_names(written.splits)  # of folders as they are called
     for part, split in (("train", "training"), ("val", "validation"), ("test", "validation")):
-        subset = written.subsets(split)
-        name = subset[0] if len(subset) == 1 else subset
-        place = form.place(written.folder, split if split in written.splits else "")
-        parts[part] = {"subset_name": name, "data_path": str(place)} | common
+        folder = next((name for name, of in split_of.items() if of == split), "")
+        place = form.place(written.folder, folder)
+        parts[part] = {"subset_name": split, "data_path": str(place)} | common
     length = form.resize or written.sequence_length
     projection = {"in_channels": written.feature_dim, "max_seq_len": length}
     config = {"dataset": parts, "pad_len": length, "model": {"projection": projection}}

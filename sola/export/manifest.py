@@ -62,7 +62,7 @@ def make_ready(
         clear_temporary(place, f".{form.format}")
     if other or overwrite or earlier.get("is_doubtful"):
         _remove(folder, form, own, earlier)
-        earlier["splits"] = []
+        earlier |= {"splits": [], "beside": []}
     if other or earlier.get("is_doubtful"):
         print(f"{folder}: {said if other else 'features of a dump that had not finished'} removed")
     for key in ("splits", "beside"):
@@ -72,10 +72,10 @@ def make_ready(
 
 
 def _remove(folder: Path, form: Form, own: Collection[Path], earlier: dict[str, Any]) -> None:
-    """Remove a dump's features; a kill here leaves its manifest, which asks for it again."""
+    """Remove a dump's features and what is beside them; a kill here leaves its manifest."""
     if (folder / MANIFEST).exists():  # from now on it is not finished
         write_manifest(folder, earlier, finished=False)
-    for path in _feature_files(own, form):
+    for path in [*_feature_files(own, form), *(folder / name for name in earlier["beside"])]:
         path.unlink(missing_ok=True)
 
 

@@ -53,7 +53,7 @@ class Sources:
     skipped: dict[str, str]  # file -> what is wrong with it
     annotations: dict[str, Annotation]
     names: dict[str, str]  # video -> its name in the annotations
-    source: str | None  # SHA-256 of the annotation file
+    source: str | None  # SHA-256 of the annotation file, and the time of snippets
     axes: dict[str, TimeAxis]  # video -> where its snippets lie in time, if known
 
     @property
@@ -115,7 +115,9 @@ def open_sources(config: Config, target: Target) -> Sources:
     sampling = Sampling.of(config)
     axes = {video: sampling.axis(file.length, entries.get(video)) for _, video, file in videos}
     axes = {video: axis for video, axis in axes.items() if axis is not None}
-    source = file_sha256(target.annotations) if target.annotations else None
+    source = None
+    if target.annotations:
+        source = f"{file_sha256(target.annotations)}, {sampling}"
     sources = Sources(root, videos, bad_files.skipped, annotations, names, source, axes)
     for _, _, file in videos:
         if file.shape[1] != sources.input_dim:

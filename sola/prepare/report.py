@@ -20,6 +20,7 @@ from sola.system.prefetch import in_background
 SAMPLE = 4 * 2**30  # bytes of values that are looked at
 READERS = 8
 LARGE_COMMON_MEAN = 0.5
+ODD_RATE = 0.1  # relatively from the others', of few videos
 SLOWEST = 0.2  # snippets a second, below which durations may be in another unit
 FEWEST_SNIPPETS = 4  # of a median action, below which it is hard to see
 ODD: dict[str, Callable[[Video], bool]] = {  # what to say of annotated videos -> of which
@@ -150,6 +151,14 @@ def _of_rate(data: DataSet) -> list[str]:
             return ["note: nothing tells the rate; the window is that of 2 snippets a second"]
         span = f"{min(rates):.4g} to {max(rates):.4g}, median {data.rate:.4g}"
         lines = [f"fps: each video's own, {span} snippets a second, {origin}"]
+        odd = [
+            v.name for v in data.videos if v.axis and abs(v.axis.rate / data.rate - 1) > ODD_RATE
+        ]
+        if odd and len(odd) < len(rates) / 10:
+            what = f"warning: all but these have about {data.rate:.3g} snippets a second; if they"
+            lines.append(
+                f"{what} are cut short, mend them or give --fps={data.rate:.3g}: {named(odd)}"
+            )
     else:
         lines = [f"fps: {common.rate:g}, {origin}"]
     if data.rate and data.rate < SLOWEST:

@@ -37,6 +37,10 @@ def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
             )
         left_out |= {video.file.path for video in misfits}
     left = [video for video in data.videos if video.file.path not in left_out]
+    found = {video.file.path for video in data.videos} | {*bad_files}
+    if len(left) < len(found) / 2:
+        why = f"; the rate does not fit {len(misfits)}" if misfits else ""
+        raise DataError(f"only {len(left)} of {len(found)} videos are usable, not half{why}")
     for split in SPLITS:
         count, of_all = sum(video.split == split for video in left), len(data.of(split))
         if count < of_all / 2:

@@ -17,7 +17,6 @@ from sola.system.cli import progress
 MAX_ITERATIONS = 1000
 REMEMBERED = 20  # steps that L-BFGS looks back at
 GRADIENT, SMALL_GRADIENT = 1e-6, 1e-4  # at which it ends, and at which it is near enough
-ROWS_A_CHANNEL = 4  # snippets that the factor is made of
 BLOCK = {"cpu": 2**21, "cuda": 2**27}  # values that are in float64 at a time: 16 MB on a CPU
 
 
@@ -33,7 +32,7 @@ def probe(
     """Scores on snippets drawn with the seed; whatever the epoch, the same ones.
 
     Features are standardised after normalising. Memory: the larger of eval_snippets and
-    eval_snippets_validation, times C * 4 bytes, a sixth of that for the factor, and some batches of
+    eval_snippets_validation, times C * 4 bytes, 16 C^2 bytes for the factor, and some batches of
     snippets under way (0.1 GB or so at C = 2048).
     """
     x, y = training.encode(module, training.draw(config.eval_snippets, config.seed))
@@ -65,17 +64,17 @@ def fit(x: Tensor, y: Tensor) -> Fit:
     """Logistic regression on standardised features [N, C] and labels, bool [N], on their device.
 
     Minimises sum(log(1 + exp(-s * (weight @ x + intercept)))) + |weight|^2 / 2, s = +-1: that of
-    scikit-learn with C = 1. With R of the Cholesky factorisation R'R of the Hessian at 0, of some
-    of the snippets, R @ weight is what L-BFGS looks for: however channels depend on one another, it
-    takes a few dozen iterations. Sums are in float64, by blocks of rows, without a copy of all.
+    scikit-learn with C = 1. With R of the Cholesky factorisation R'R of the Hessian at 0, R @
+    weight is what L-BFGS looks for: however channels depend on one another, it takes a few dozen
+    steps (a factor of some snippets is not enough: channels may be rarely not 0). Sums are in
+    float64, by blocks of rows, without a copy of all.
     """
     from scipy.linalg import cholesky, solve_triangular
     from scipy.optimize import minimize
 
     count, channels = x.shape
-    some = x[:: max(1, count // (ROWS_A_CHANNEL * channels))]
-    gram = (some.T @ some).double().cpu().numpy() * (count / len(some) / 4)
-    factor = cholesky(gram + np.eye(channels))
+    hessian = (x.T @ x).double().cpu().numpy() / 4 + np.eye(channels)
+    factor = cholesky(hessian)
     rows = BLOCK[x.device.type] // channels + 1
     blocks = [*zip(x.split(rows), y.double().split(rows), strict=True)]
     held = x.new_empty((rows, channels), dtype=torch.float64)
