@@ -146,7 +146,10 @@ def test_the_yaml_says_what_heads_are_told(trained):
     folders = "transformed_features/tiny_2", "transformed_features/tiny_2_actionformer"
     for options, rate, clip in (([], 2, 2), (["--fps=3"], 3, 1 / 3)):  # which wins over all of them
         for head, folder in zip(("opentad", "actionformer"), folders, strict=True):
-            process(f"--for={head}", *options)
+            if options:
+                with pytest.raises(SolaError, match="for another --fps; --overwrite replaces it"):
+                    process(f"--for={head}", *options)
+            process(f"--for={head}", *options, *(["--overwrite"] if options else []))
             (loaded,) = LOADERS[head](folder, "training").values()
             centres = np.arange(len(loaded.features)) / rate + clip / 2
             np.testing.assert_allclose(loaded.times, centres)
