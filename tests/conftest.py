@@ -18,8 +18,8 @@ torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="processes killed by each such test")
-    parser.addoption("--fuzz", type=int, default=14, help="damaged files that are tried")
+    parser.addoption("--kills", type=int, default=2, help="processes killed by each such test")
+    parser.addoption("--fuzz", type=int, default=8, help="damaged files that are tried")
 
 
 @pytest.fixture

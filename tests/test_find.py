@@ -162,7 +162,7 @@ def write_as(suffix: str, path: Path, values: np.ndarray) -> None:
             scipy.io.savemat(file, {"feature": values})
 
 
-SUFFIXES = [".npz", ".pt", ".pth", ".pkl", ".pickle", ".h5", ".hdf5", ".csv", ".mat"]
+SUFFIXES = [".npz", ".pt", ".pkl", ".pickle", ".h5", ".hdf5", ".csv", ".mat"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
