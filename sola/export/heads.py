@@ -135,6 +135,10 @@ def _opentad(written: Written) -> str:
     length = form.resize or written.sequence_length
     projection = {"in_channels": written.feature_dim, "max_seq_len": length}
     config = {"dataset": parts, "pad_len": length, "model": {"projection": projection}}
+    if written.truth:
+        config["model"]["rpn_head"] = {"num_classes": len(written.truth.classes)}
+        ground_truth = {"ground_truth_filename": common["ann_file"], "subset": "validation"}
+        config["evaluation"] = ground_truth
     if form.resize:
         config["resize_length"] = config.pop("pad_len")
     return "".join(f"{k} = {pprint.pformat(v, sort_dicts=False)}\n" for k, v in config.items())
