@@ -127,7 +127,9 @@ def test_a_few_misfits_are_named_and_skip_leaves_many_out(place, capsys):
     durations["v02"] += 9
     with pytest.raises(DataError, match="does not fit 2 of 20 videos, as v01, T = "):
         run(entries(durations), "--fps=2", "--overwrite")
+    capsys.readouterr()
     run(entries(durations), "--fps=2", "on_bad_file=skip", "--overwrite")
+    assert "left out: 2 (v01, v02)" in capsys.readouterr().out
     linked = {path.stem for path in (place / "m_data/features/training").iterdir()}
     assert linked.isdisjoint({"v01", "v02"})
 

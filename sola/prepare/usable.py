@@ -45,7 +45,7 @@ def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
         count, of_all = sum(video.split == split for video in left), len(data.of(split))
         if count < of_all / 2:
             raise DataError(f"{split}: only {count} of {of_all} videos are usable")
-    names = [video.name for video in data.videos if video not in left]
+    names = [video.name for video in data.videos if video.file.path in left_out]
     if names:
         print(f"left out: {named(names)}")
     data = dataclasses.replace(data, videos=left)
