@@ -16,8 +16,9 @@ from sola.system.cli import progress
 
 MAX_ITERATIONS = 1000
 REMEMBERED = 20  # steps that L-BFGS looks back at
-GRADIENT, SMALL_GRADIENT = 1e-6, 1e-4  # at which it ends, and at which it is near enough
-BLOCK = {"cpu": 2**21, "cuda": 2**27}  # values that are in float64 at a time: 16 MB on a CPU
+GRADIENTS = 1e-3, 1e-6  # largest of each round's end
+NEAR_ENOUGH = 1e-4  # of the last, which rounding may keep from its end
+ROWS = 1024  # that are in float64 at a time
 
 
 def check(training: ProbeVideos, validation: ProbeVideos, config: Config) -> None:
@@ -64,45 +65,75 @@ def fit(x: Tensor, y: Tensor) -> Fit:
     """Logistic regression on standardised features [N, C] and labels, bool [N], on their device.
 
     Minimises sum(log(1 + exp(-s * (weight @ x + intercept)))) + |weight|^2 / 2, s = +-1: that of
-    scikit-learn with C = 1. With R of the Cholesky factorisation R'R of the Hessian at 0, R @
-    weight is what L-BFGS looks for: however channels depend on one another, it takes a few dozen
-    steps (a factor of some snippets is not enough: channels may be rarely not 0). Sums are in
-    float64, by blocks of rows, without a copy of all.
+    scikit-learn with C = 1. However channels depend on one another, it takes a few dozen steps.
     """
-    from scipy.linalg import cholesky, solve_triangular
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
-    count, channels = x.shape
-    hessian = (x.T @ x).double().cpu().numpy() / 4 + np.eye(channels)
-    factor = cholesky(hessian)
-    rows = BLOCK[x.device.type] // channels + 1
-    blocks = [*zip(x.split(rows), y.double().split(rows), strict=True)]
-    held = x.new_empty((rows, channels), dtype=torch.float64)
-    scale = math.sqrt(count) / 2  # of the intercept, alike
+    loss = _Loss(x, y)
+    at, unit, iterations = np.zeros(x.shape[1] + 1), 1.0, 0  # unit: of the first move
+    options = {"maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS, "maxcor": REMEMBERED}
+    with threadpool_limits(1, user_api="blas"):  # SciPy's threads would spin in PyTorch's way
+        for largest in GRADIENTS:
+            loss.recompute()
+            found = minimize(
+                loss, np.zeros_like(at), (at, unit), "L-BFGS-B", jac=True,
+                options=options | {"gtol": unit * largest, "ftol": 0},
+            )  # fmt: skip
+            at, gradient = at + unit * found.x, found.jac / unit
+            unit, iterations = max(np.linalg.norm(gradient), largest), iterations + int(found.nit)
+    weight, intercept = loss.weight_and_intercept(at)
+    has_converged = bool(np.abs(gradient).max() < NEAR_ENOUGH)
+    return Fit(weight.cpu().numpy(), intercept, iterations, has_converged)
 
-    def loss_and_gradient(variables: np.ndarray) -> tuple[float, np.ndarray]:
-        weight, intercept = solve_triangular(factor, variables[:-1]), variables[-1] / scale
-        w, loss = torch.from_numpy(weight).to(x.device), x.new_zeros((), dtype=torch.float64)
-        gradient = torch.zeros_like(w), torch.zeros_like(loss)
-        for features, labels in blocks:
-            features = held[: len(features)].copy_(features)  # fresh memory is slow
-            decision = features @ w + intercept  # [rows]
-            loss += (softplus(decision) - labels * decision).sum()
-            residual = decision.sigmoid() - labels
-            gradient[0].addmv_(features.T, residual)
-            gradient[1].add_(residual.sum())
-        of_weight = solve_triangular(factor, gradient[0].cpu().numpy() + weight, trans="T")
-        total = loss.item() + weight @ weight / 2
-        return total, np.append(of_weight, gradient[1].item() / scale)
 
-    limits = {"maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS, "gtol": GRADIENT, "ftol": 0}
-    found = minimize(
-        loss_and_gradient, np.zeros(channels + 1), jac=True, method="L-BFGS-B",
-        options=limits | {"maxcor": REMEMBERED},
-    )  # fmt: skip
-    is_near = np.abs(found.jac).max() < SMALL_GRADIENT  # where rounding stops the line search
-    weight, intercept = solve_triangular(factor, found.x[:-1]), found.x[-1] / scale
-    return Fit(weight, float(intercept), int(found.nit), bool(found.success or is_near))
+class _Loss:
+    """What is minimised, and its gradient, of variables in which it is nearly round.
+
+    With R of the Cholesky factorisation R'R of the Hessian at 0, they are R @ weight (a factor of
+    some snippets is not enough: channels may be rarely not 0). Only what has changed since the
+    evaluation before goes through float32, whose rounding so fades.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        count, channels = x.shape
+        rows = x.numpy() if x.device.type == "cpu" else x  # a symmetric product: half the time
+        gram = torch.as_tensor(rows.T @ rows)
+        eye = torch.eye(channels, dtype=torch.float64, device=x.device)
+        self.factor = torch.linalg.cholesky(gram.double() / 4 + eye, upper=True)
+        self.scale = math.sqrt(count) / 2  # of the intercept, alike
+        self.x, self.labels = x, y.double()
+        self.weight = eye.new_zeros(channels)  # at the last evaluation, as the others
+        self.decision, self.residual = eye.new_zeros(count), eye.new_zeros(count)
+        self.correlation = eye.new_zeros(channels)  # of features and residual
+
+    def recompute(self) -> None:
+        """What is known of the last evaluation, all in float64."""
+        parts = self.x.split(ROWS)
+        self.decision = torch.cat([rows.double() @ self.weight for rows in parts])
+        residuals = self.residual.split(ROWS)
+        self.correlation = sum(map(lambda rows, part: rows.double().T @ part, parts, residuals))
+
+    def weight_and_intercept(self, variables: np.ndarray) -> tuple[Tensor, float]:
+        changed = torch.from_numpy(variables[:-1]).to(self.x.device)[:, None]
+        weight = torch.linalg.solve_triangular(self.factor, changed, upper=True)[:, 0]
+        return weight, float(variables[-1] / self.scale)
+
+    def __call__(
+        self, moves: np.ndarray, start: np.ndarray, unit: float
+    ) -> tuple[float, np.ndarray]:
+        """At start + unit * moves, the gradient that of moves."""
+        weight, intercept = self.weight_and_intercept(start + unit * moves)
+        self.decision += self.x @ (weight - self.weight).float()
+        decision = self.decision + intercept
+        residual = decision.sigmoid() - self.labels
+        self.correlation += self.x.T @ (residual - self.residual).float()
+        self.weight, self.residual = weight, residual
+        loss = (softplus(decision) - self.labels * decision).sum() + weight @ weight / 2
+        gradient = (self.correlation + weight)[:, None]
+        gradient = torch.linalg.solve_triangular(self.factor.T, gradient, upper=False)[:, 0]
+        gradient = torch.cat([gradient, residual.sum()[None] / self.scale])
+        return loss.item(), unit * gradient.cpu().numpy()
 
 
 def mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
