@@ -82,6 +82,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or is_of_torch
 
 
+def expanded(path: str) -> str:
+    """A path with ~ and $VARIABLE of the user in place."""
+    return os.path.expanduser(os.path.expandvars(path))
+
+
 def check_path(text: str) -> str:
     """The text, if a file can have it for its path. Raises ValueError for NUL and the like."""
     if "\0" in text:

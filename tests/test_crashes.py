@@ -243,7 +243,7 @@ def test_five_minutes_are_time():
 
 
 def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
-    settings = ["epoch=100000", "saving_epoch=100000", "label_base=none"]
+    settings = ["epoch=100000", "saving_epoch=100000", "label_base=visualizing"]
     command = [*SCRIPT, "--yaml_path=tiny.yaml", *settings]
     options = {"cwd": workplace, "env": ENVIRONMENT, "text": True}
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
@@ -260,7 +260,7 @@ def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
 
 def test_a_reader_that_has_gone_loses_nothing(workplace, config):
     """As tee, which a terminal's Ctrl-C ends first."""
-    settings = ["epoch=100000", "saving_epoch=100000", "label_base=none"]
+    settings = ["epoch=100000", "saving_epoch=100000", "label_base=visualizing"]
     process = subprocess.Popen(
         [*SCRIPT, "--yaml_path=tiny.yaml", *settings], cwd=workplace, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE,

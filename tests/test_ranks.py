@@ -79,7 +79,8 @@ def test_ranks_write_the_features_that_one_process_writes(workplace, config):
 
 
 def test_a_stop_of_all_ranks_loses_no_epoch(workplace, config):
-    settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000", "label_base=none"]
+    settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000"]
+    settings.append("label_base=visualizing")  # no labels there: no probe
     with torchrun(2, "main_simsiam.py", *settings, cwd=workplace) as process:
         for line in process.stdout:
             if line.startswith("epoch 9/"):
@@ -100,7 +101,8 @@ def test_a_stop_of_all_ranks_loses_no_epoch(workplace, config):
 
 
 def test_a_rank_that_dies_ends_the_run(workplace, config):
-    settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000", "label_base=none"]
+    settings = ["--yaml_path=tiny.yaml", "epoch=100000", "saving_epoch=100000"]
+    settings.append("label_base=visualizing")  # no labels there: no probe
     with torchrun(2, "main_simsiam.py", *settings, cwd=workplace) as process:
         for line in process.stdout:
             if line.startswith("epoch 3/"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sola.config import Config
 from sola.data.features import FeatureFile, open_array
 from sola.data.videos import SPLITS, BadFiles
 from sola.errors import BadFileError, DataError
@@ -57,8 +58,11 @@ def label_folder(label_base: str | Path, split: str) -> Path:
 def has_labels(label_base: str | Path) -> bool:
     """Whether label folders exist; without any the linear probe is skipped.
 
-    Raises DataError when only one of the two splits has its folder.
+    Raises DataError when only one of the two splits has its folder, and for a label_base that is
+    not there, unless it is the usual one.
     """
+    if label_base != Config.label_base and not Path(label_base).is_dir():
+        raise DataError(f"label_base: {label_base}: no such folder")
     folders = [label_folder(label_base, split) for split in SPLITS]
     found = [folder.is_dir() for folder in folders]
     if any(found) and not all(found):

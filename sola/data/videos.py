@@ -16,7 +16,7 @@ from sola.system.prefetch import in_background
 
 SPLITS = ("training", "validation")
 SMALL_SPLIT = 1000  # without a subset list, the probe takes all videos of a split up to this size
-DRAWN_BY_DEFAULT = 6
+DRAWN_BY_DEFAULT, MOST_DRAWN = 6, 12
 SKIPPED_SHOWN = 5
 HEADER_READERS = 16  # threads; opening a file on a network disk is mostly waiting
 
@@ -143,7 +143,7 @@ def open_files(
         with bad_files.met():
             array = open_joined(paths[video], feature_dim)
             if video in durations and all(durations[video] != file.length for file in array.files):
-                said = f"the duration pickle says {durations[video]}; remove it if it is old"
+                said = f"{name}_duration.pkl says {durations[video]}; remove it if it is old"
                 raise BadFileError(array.path, f"has {array.length} snippets where {said}")
             if reads_values:
                 read_features(array)
@@ -209,7 +209,9 @@ def videos_to_draw(
     videos = {}
     folders = feature_folders(folder)
     paths = video_paths(folders) if all(map(Path.is_dir, folders)) else {}
-    for video, path in paths.items():
+    if len(paths) > MOST_DRAWN:
+        print(f"{folder}: of its {len(paths)} videos the first {MOST_DRAWN} are drawn")
+    for video, path in itertools.islice(paths.items(), MOST_DRAWN):
         with bad_files.met():
             array = open_joined(path, feature_dim)
             read_features(array)  # there are few, and they are drawn once more after days

@@ -42,11 +42,22 @@ class SoLaModule(nn.Module):
 
         x: [B, T, C]. positions: L times in 0..T-1, in any order. Returns [B, T, C], or with
         positions [B, L, C], equal to self(x)[:, positions] but computed there only. Raises
-        IndexError for a position outside of x.
+        IndexError for a position outside of x, TypeError and ValueError for what is no such x.
         """
+        self._check(x)
         if positions is None:
             return x + torch.tanh(self.alpha) * self.conv_network(x.transpose(1, 2)).transpose(1, 2)
         return self._gathered(x, tuple(int(position) for position in positions))
+
+    def _check(self, x: Tensor) -> None:
+        """Raise TypeError or ValueError, in a sentence, for what convolutions would fail on."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"SoLaModule takes a tensor [B, T, C], not {type(x).__name__}")
+        channels, wanted = self.conv_network[0].in_channels, self.alpha.dtype
+        if x.ndim != 3 or x.shape[2] != channels:
+            raise ValueError(f"SoLaModule takes [B, T, {channels}], not {list(x.shape)}")
+        if x.dtype != wanted and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"SoLaModule's weights are {wanted}, the features are {x.dtype}")
 
     def _gathered(self, x: Tensor, positions: tuple[int, ...]) -> Tensor:
         """forward(x)[:, positions], with each convolution as one matrix product where it counts."""

@@ -14,6 +14,8 @@ from sola.errors import CheckpointError, DamagedError, parsing
 from sola.method.module import SoLaModule
 from sola.system.files import read_bytes, write_atomically
 
+WRAPPED, PREFIX = ("state_dict", "model"), "module."  # of Lightning and others; of DataParallel
+
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
     """torch.save, atomically."""
@@ -65,9 +67,19 @@ def _check_tensors(content: Any) -> None:
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state_dict of finite float tensors, e.g. <exp_name>_<epoch>.pt."""
+    """A state_dict of finite float tensors, e.g. <exp_name>_<epoch>.pt.
+
+    It may lie under a key of WRAPPED, its names may have module. before them, as others save them.
+    """
     weights = load(path)
     with parsing(path, "not a state_dict of weights", "take another file", CheckpointError):
+        for key in WRAPPED:
+            if isinstance(weights.get(key), dict):
+                weights = weights[key]
+                print(f"{path}: its {key} is taken")
+        if weights and all(name.startswith(PREFIX) for name in weights):
+            weights = {name.removeprefix(PREFIX): value for name, value in weights.items()}
+            print(f"{path}: {PREFIX} before its names is left out")
         weights = dict(weights)
         for name, value in weights.items():
             if not value.is_floating_point() or not value.numel():

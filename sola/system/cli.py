@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sola.errors import SolaError, is_out_of_memory
+from sola.errors import SolaError, expanded, is_out_of_memory
 from sola.system.ranks import is_first_rank, leave_ranks, rank, rank_count
 from sola.system.signals import FAREWELL, leave, leave_on_signals
 
@@ -46,13 +49,26 @@ class ArgumentParser(ScriptParser):
 
     def parse(self, arguments: list[str] | None) -> argparse.Namespace:
         """Parse; options and KEY=VALUE in any order, --device among the latter in `settings`."""
+        for given in sys.argv[1:] if arguments is None else arguments:
+            self._check_name(given.partition("=")[0])
         options = self.parse_intermixed_args(arguments)
         for name, value in vars(options).items():
             if value == "" and name != "prefix":
                 self.error(f"--{name}: is empty")
+            if isinstance(value, str):
+                setattr(options, name, ",".join(map(expanded, value.split(","))))
         device = [] if options.device is None else [f"device={options.device}"]
         options.settings = options.overrides + device
         return options
+
+    def _check_name(self, given: str) -> None:
+        """Refuse an option that is not known, before argparse misses another for it."""
+        known = self._option_string_actions
+        if given.startswith("--") and given != "--" and given not in known:
+            near = [name for name in known if name.startswith(given)]
+            near += difflib.get_close_matches(given, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; settings of the YAML are KEY=VALUE"
+            self.error(f"unknown option {given}{hint}")
 
 
 def add_timing_options(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +93,13 @@ def timing_settings(options: argparse.Namespace) -> list[str]:
     if "fps" in given:
         given = dict.fromkeys(TIME_OPTIONS, 0) | given
     return [f"{key}={value}" for key, value in given.items()]
+
+
+def command(script: str | Path, *arguments: str) -> str:
+    """A command line that runs a script in this working directory, from any other."""
+    here, script = Path.cwd(), Path(script).resolve()
+    place = script.relative_to(here) if script.is_relative_to(here) else script
+    return f"cd {shlex.quote(str(here))} && {shlex.join(['python', str(place), *arguments])}"
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

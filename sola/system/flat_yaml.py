@@ -23,6 +23,7 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a finite number",
 
 def read_flat_yaml(path: str | Path) -> list[tuple[str, str]]:
     """Key and text pairs of a file; nothing else is ever built from it. Raises ConfigError."""
+    text = b""
     try:
         with open(check_path(os.fspath(path)), "rb") as file:
             text = file.read(MAX_BYTES + 1)
@@ -30,7 +31,7 @@ def read_flat_yaml(path: str | Path) -> list[tuple[str, str]]:
             raise ValueError(f"longer than {MAX_BYTES} bytes")
         top = yaml.compose(text, Loader=yaml.BaseLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"--yaml_path={path}: {_reason(error)}") from error
+        raise ConfigError(f"--yaml_path={path}: {_reason(error, text)}") from error
     if top is None:
         raise ConfigError(f"{path}: holds no settings")
     pairs = top.value if isinstance(top, yaml.MappingNode) else [(top, top)]
@@ -43,13 +44,16 @@ def read_flat_yaml(path: str | Path) -> list[tuple[str, str]]:
     return [(key.value, value.value) for key, value in pairs]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, text: bytes) -> str:
     if isinstance(error, OSError):
         return error.strerror
     if not isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return str(error) if isinstance(error, ValueError) else "nested too deeply"
-    mark = getattr(error, "problem_mark", None)
+    mark = getattr(error, "context_mark", None) or getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", "")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith(b"#") and b":" not in line:
+            return f"not valid YAML: line {number} has no colon, {shown(line.decode('latin-1'))!r}"
     return f"not valid YAML{f' in line {mark.line + 1}' if mark else ''}: {shown(problem)}"
 
 

@@ -18,7 +18,7 @@ EXIT_OTHER_RANK_FAILED = 2
 
 def rank_count() -> int:
     """How many processes torchrun has started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= TORCHRUN_SETS else 1
+    return int(os.environ["WORLD_SIZE"]) if all(map(os.environ.get, TORCHRUN_SETS)) else 1
 
 
 def rank() -> int:
