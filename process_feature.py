@@ -83,8 +83,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--load_model",
         required=True,
-        help="EPOCH, best (highest probe accuracy), last, 0 (features untouched), moving_average:N "
-        "(a control) or FILE.pt; several with commas between them, one after the other",
+        help="EPOCH, best (highest probe accuracy), best_head (of the temporal head), last, 0 "
+        "(features untouched), moving_average:N (a control) or FILE.pt; several with commas "
+        "between them, one after the other",
     )
     parser.add_argument("--overwrite", action="store_true", help="compute all videos anew")
     parser.add_argument("--for", dest="head", choices=HEADS, help="as this head reads them")
@@ -115,7 +116,7 @@ def read_config(options: argparse.Namespace) -> Config:
     """The YAML's; without one, for features that --input names, nothing but a checkpoint."""
     if options.input and options.yaml_path is None:
         for model in options.load_model.split(","):
-            if not re.fullmatch(r"0|moving_average.*|.*\.pt", model, re.DOTALL):
+            if not re.fullmatch(r"0|moving_average.*|.*\.pth?", model, re.DOTALL):
                 what = "must be 0, moving_average:N or FILE.pt without a --yaml_path"
                 raise SolaError(f"--load_model={model}: {what}")
         return override(Config(exp_name="features"), options.settings)

@@ -12,9 +12,14 @@ from typing import Any
 
 import yaml
 
-from sola.errors import ConfigError, check_path, shown
+from sola.errors import ConfigError, check_path, expanded, shown
 from sola.system.flat_yaml import cast, read_flat_yaml, split_setting
 
+PATHS = {
+    "data_root", "label_base", "visualizing_dir", "visualizing_save_path", "model_save_path",
+    "feature_save_path", "annotations",
+}  # fmt: skip
+SHORT = {"lr": "learning_rate", "bs": "batch_size", "c": "in_feature_dim"}  # as others call them
 IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
 RENAMED_KEYS = {"visualizing_fps": "fps"}  # of earlier versions
 SMALLEST = {  # whole numbers else: 1; others: above 0
@@ -98,6 +103,11 @@ class Config:
     eval_lr: float = 0.01
     eval_momentum: float = 0.9
     eval_epoch: int = 16
+    # second probe, with temporal context
+    eval_head: bool = False
+    eval_head_seeds: int = 3
+    eval_head_videos: int = 200
+    eval_head_videos_validation: int = 60
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -239,9 +249,11 @@ def _settings(pairs: list[tuple[str, str]]) -> dict[str, Any]:
             raise ConfigError(f"{shown(key)} is given twice")
         if key not in types and key not in IGNORED_KEYS:
             nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
+            nearest = [SHORT[key.lower()]] if key.lower() in SHORT else nearest
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise ConfigError(f"unknown key {shown(key)}{hint}")
         is_text = key in IGNORED_KEYS or (key == "annotations" and not text)
+        text = ",".join(map(expanded, text.split(","))) if key in PATHS else text
         settings[key] = text if is_text else cast(key, types[key], text)
     return {key: value for key, value in settings.items() if key in types}
 

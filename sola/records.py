@@ -17,10 +17,12 @@ NEEDED = {  # numbers that a record of a kind has; all others may be absent, as 
     "evaluation": {
         "epoch", "accuracy", "balanced_accuracy", "roc_auc", "average_precision", "majority_share",
     },
+    "head_evaluation": {"epoch", "accuracy", "roc_auc", "roc_auc_std"},
 }  # fmt: skip
 OTHERS = {"record": str, "protocol": str, "converged": bool, "skipped": list}  # all else: numbers
 LARGEST_EPOCH = 10**9
 COMPARED = ("protocol", "snippets", "training_snippets")  # what scores must share to be compared
+COMPARED_HEADS = ("seeds", "snippets", "videos", "training_videos")
 
 
 def to_line(record: Record) -> str:
@@ -68,6 +70,12 @@ def _check(record: Any) -> None:
         raise ValueError("epoch")
 
 
+def steps_until(records: Iterable[Record], epoch: int) -> int:
+    """Training steps of the recorded epochs up to this one; earlier versions recorded none."""
+    epochs = [record for record in records if record["record"] == "epoch"]
+    return sum(record.get("steps", 0) for record in epochs if record["epoch"] <= epoch)
+
+
 def evaluations(records: Iterable[Record]) -> list[Record]:
     """The linear probe's records, in order."""
     return [record for record in records if record["record"] == "evaluation"]
@@ -87,6 +95,32 @@ def comparable(records: Iterable[Record], protocol: str) -> list[Record]:
 def _are_comparable(first: Record, second: Record) -> bool:
     """An earlier version's record lacks some of what is compared: that counts as equal."""
     return all(first[key] == second[key] for key in COMPARED if key in first and key in second)
+
+
+def head_evaluations(records: Iterable[Record]) -> list[Record]:
+    """The temporal head's records that can be compared with the last one, in order."""
+    found = [record for record in records if record["record"] == "head_evaluation"]
+    last = found[-1:]
+    return [r for r in found if all(r.get(k) == last[0].get(k) for k in COMPARED_HEADS)]
+
+
+def head_spread(heads: Sequence[Record]) -> float:
+    """Of the head's ROC-AUC over its seeds: the root mean square over evaluations."""
+    return math.sqrt(sum(record["roc_auc_std"] ** 2 for record in heads) / max(len(heads), 1))
+
+
+def best_head(heads: Sequence[Record]) -> Record | None:
+    """The earliest trained epoch whose ROC-AUC lies within one spread of the highest."""
+    trained = [record for record in heads if record["epoch"] >= 1]
+    least = max((record["roc_auc"] for record in trained), default=0.0) - head_spread(heads)
+    near = [record for record in trained if record["roc_auc"] >= least]
+    return min(near, key=lambda record: record["epoch"], default=None)
+
+
+def head_gain(heads: Sequence[Record], evaluation: Record) -> float | None:
+    """ROC-AUC above that of the untouched features, if known."""
+    untouched = [record for record in heads if record["epoch"] == 0]
+    return evaluation["roc_auc"] - untouched[0]["roc_auc"] if untouched else None
 
 
 def best_evaluation(scores: Iterable[Record]) -> Record | None:

@@ -12,6 +12,8 @@ import process_feature
 from sola.plots import __main__ as plots
 from sola.plots.figure import new_figure
 from sola.prepare import __main__ as prepare
+from sola.probe import __main__ as probe
+from sola.probe import temporal_head
 from sola.system import cli
 from sola.training import draw_run
 
@@ -20,6 +22,7 @@ MAINS = {
     "process_feature.py": process_feature.main,
     "-m sola.prepare": prepare.main,
     "-m sola.plots": plots.main,
+    "-m sola.probe": probe.main,
 }
 
 
@@ -29,6 +32,7 @@ def run_here(capfd, monkeypatch):
     monkeypatch.setattr(plots, "curves", lambda *_: new_figure(9, 9))  # quicker
     for name in ("tsm_sheet", "window_sheet", "curves"):
         monkeypatch.setattr(draw_run, name, lambda *_: new_figure(9, 9))
+    monkeypatch.setattr(temporal_head, "STEPS", 2)
     monkeypatch.setattr(cli, "leave_on_signals", lambda: None)
 
     def run(script, *arguments):

@@ -13,7 +13,15 @@ from sola.data.features import FeatureFile, is_finite
 from sola.errors import CheckpointError, DataError, SolaError, shown
 from sola.method.module import SoLaModule, encode_video
 from sola.method.weights import file_sha256, load_module
-from sola.records import best_evaluation, comparable, gain, read_records, saved_epochs
+from sola.records import (
+    best_evaluation,
+    best_head,
+    comparable,
+    gain,
+    head_evaluations,
+    read_records,
+    saved_epochs,
+)
 from sola.system.ranks import from_first_rank
 
 UNTOUCHED = "none: epoch 0, features untouched"
@@ -102,11 +110,11 @@ def moving_average(features: np.ndarray, count: int) -> np.ndarray:
 def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
     """What --load_model asks for: a name for the output and the checkpoint, None for epoch 0.
 
-    load_model: an epoch, best (highest probe accuracy), last, 0 (features untouched),
-    moving_average:N or a file.
+    load_model: an epoch, best (highest probe accuracy), best_head (of the temporal head), last, 0
+    (features untouched), moving_average:N or a file.
     Raises CheckpointError, saying which epochs are there.
     """
-    if load_model.endswith(".pt"):
+    if load_model.endswith((".pt", ".pth")):
         return Path(load_model).stem, Path(load_model)
     if load_model.startswith(AVERAGE):
         return f"{config.exp_name}_{AVERAGE}{_averaged(load_model)}", None  # as no epoch's
@@ -124,9 +132,13 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
         epoch = _best_epoch(config, epochs)
         if epoch is None:
             raise CheckpointError(f"{asked}: no linear probe was run; use last ({there})")
+    elif load_model == "best_head":
+        epoch = _best_head_epoch(config, epochs)
+        if epoch is None:
+            raise CheckpointError(f"{asked}: eval_head was not on; use best or last ({there})")
     elif epoch not in epochs:
         raise CheckpointError(
-            f"{asked}: must be EPOCH, best, last, 0, {AVERAGE}:N or FILE.pt; {there}"
+            f"{asked}: must be EPOCH, best, best_head, last, 0, {AVERAGE}:N or FILE.pt; {there}"
         )
     return f"{config.exp_name}_{epoch}", config.model_file(epoch)
 
@@ -141,3 +153,10 @@ def _best_epoch(config: Config, epochs: Sequence[int]) -> int | None:
     if above_untouched is not None and above_untouched <= 0:
         print(f"note: epoch {best['epoch']}, the best one, is not above the untouched features (0)")
     return best["epoch"]
+
+
+def _best_head_epoch(config: Config, epochs: Sequence[int]) -> int | None:
+    """The saved epoch that the temporal head finds best, if it was run."""
+    heads = head_evaluations(read_records(config.metrics_file))
+    best = best_head([record for record in heads if record["epoch"] in {0, *epochs}])
+    return best["epoch"] if best else None

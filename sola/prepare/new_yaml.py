@@ -43,6 +43,7 @@ def new_config(yaml_path: str, folder_count: int, annotations: str | None) -> Co
         visualizing_dir=",".join(str(folder / f"visualizing{suffix}") for suffix in suffixes),
         annotations=annotations or "",
         fps=0.0,
+        eval_head=True,
     )
 
 

@@ -1,0 +1,174 @@
+"""Compare feature folders as a head sees them: python -m sola.probe --features=A --features=B"""
+
+import sys
+
+if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
+    from sola.system.signals import leave_on_signals
+
+    leave_on_signals()
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sola.config import Config, load_config, override
+from sola.data.annotations import Annotation, action_labels, match, read_annotations
+from sola.data.features import FeatureFile
+from sola.data.labels import label_folder, read_labels
+from sola.data.times import Sampling, find_rate
+from sola.data.videos import SPLITS, BadFiles, Split, open_split, subset_of
+from sola.errors import DataError, SolaError
+from sola.records import head_spread
+from sola.system.cli import ArgumentParser, add_timing_options, run_script, timing_settings
+
+if TYPE_CHECKING:
+    from sola.probe.scores import Scores
+
+COLUMNS = {
+    "ROC-AUC": "roc_auc", "accuracy": "accuracy", "balanced": "balanced_accuracy",
+    "AP": "average_precision", "unscaled AUC": "roc_auc_unscaled", "classes": "class_accuracy",
+}  # fmt: skip
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """What the user asks for."""
+    parser = ArgumentParser(
+        "Compare features: small heads with temporal context are trained and scored on each.",
+        help="for seed, eval_head_*, label_base and time of the snippets; else the defaults",
+    )
+    parser.add_argument(
+        "--features",
+        action="append",
+        required=True,
+        help="folder with training/ and validation/ of <video>.npy; give it once for each",
+    )
+    parser.add_argument("--labels", help="folder of training_label/ and validation_label/")
+    parser.add_argument("--annotations", metavar="JSON", help="in place of labels; adds classes")
+    add_timing_options(parser)
+    options = parser.parse(arguments)
+    if options.labels and options.annotations:
+        raise SolaError("--annotations: is in place of --labels; give one of them")
+    options.settings += timing_settings(options)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    if options.yaml_path:
+        config = load_config(options.yaml_path, options.settings)
+    else:
+        config = override(Config(exp_name="probe", fps=0.0), options.settings)
+    labels = options.labels or config.label_base
+    annotations = read_annotations(options.annotations) if options.annotations else {}
+    scores = compared(config, options.features, labels, annotations)
+    print(*table(dict(scores)), sep="\n")
+
+
+def compared(
+    config: Config, roots: Sequence[str], label_base: str, annotations: dict[str, Annotation]
+) -> Iterator[tuple[str, "Scores"]]:
+    """Each feature folder and its scores, on the same videos: of the first one's subset lists.
+
+    Labels are those of a folder, or made from annotations, which give classes, too.
+    """
+    from sola.probe import temporal_head  # torch takes seconds
+    from sola.probe.snippets import ProbeVideos
+    from sola.system.device import resolve_device
+
+    device, bad_files, seeds = (
+        resolve_device(config.device),
+        BadFiles("error"),
+        config.eval_head_seeds,
+    )
+    splits = [
+        {root: open_split(root, split, None, bad_files) for root in roots} for split in SPLITS
+    ]
+    names = [common_videos(config, of_split, annotations) for of_split in splits]
+    for root in roots:
+        files = [{v: of[root].videos[v] for v in n} for of, n in zip(splits, names, strict=True)]
+        if annotations:
+            labels = class_labels(config, files, annotations)
+        else:
+            folders = [label_folder(label_base, split) for split in SPLITS]
+            labels = [read_labels(*of, bad_files) for of in zip(folders, files, strict=True)]
+        held = []
+        counts = config.eval_head_videos, config.eval_head_videos_validation
+        for split, of_split, found, count in zip(SPLITS, files, labels, counts, strict=True):
+            chosen = temporal_head.draw(split, len(found), count, config.seed)
+            videos = [[*found][i] for i in chosen]
+            is_action = [found[video] > 0 for video in videos]
+            probed = ProbeVideos(split, [of_split[video] for video in videos], is_action)
+            held.append(temporal_head.hold(probed, device, None))
+            held[-1].labels[:] = [found[video] for video in videos]
+        scores = temporal_head.binary_scores(*held, seeds)
+        classes = 1 + max(int(of.max()) for part in labels for of in part.values())
+        if classes > 2:
+            scores |= temporal_head.class_scores(*held, seeds, classes) | {"classes": classes}
+        yield root, scores
+
+
+def common_videos(
+    config: Config, parts: Mapping[str, Split], annotations: dict[str, Annotation]
+) -> list[str]:
+    """Videos of the first folder's subset that all folders have, annotated if any are."""
+    first, *others = parts.items()
+    videos = subset_of(first[0], first[1], config.seed, BadFiles("skip"))
+    videos = [video for video in videos if all(video in part.videos for _, part in others)]
+    if annotations:
+        named = match(annotations, videos)
+        videos = [v for v in videos if v in named and annotations[named[v]].actions is not None]
+    if not videos:
+        raise DataError(f"no {first[1].name} video is in all of {', '.join(parts)}")
+    return videos
+
+
+def class_labels(
+    config: Config, files: Sequence[Mapping[str, FeatureFile]], annotations: dict[str, Annotation]
+) -> list[dict[str, np.ndarray]]:
+    """Video -> numbers of its snippets' classes, [T], 0 without action, for each split.
+
+    The rate is that of the configuration, or else found from the durations.
+    """
+    entries = {}
+    for of_split in files:
+        entries |= {v: annotations[name] for v, name in match(annotations, of_split).items()}
+    lengths = {v: file.length for of_split in files for v, file in of_split.items()}
+    sampling = Sampling.of(config)
+    timed = [video for video in lengths if entries[video].duration]
+    if timed and not (sampling.fps or sampling.feat_stride):
+        durations = [entries[video].duration for video in timed]
+        sampling = dataclasses.replace(
+            sampling, fps=find_rate([lengths[v] for v in timed], durations)
+        )
+    names = sorted({action.label for entry in entries.values() for action in entry.actions})
+    numbers, labels = {name: number for number, name in enumerate(names, start=1)}, {}
+    for video, length in lengths.items():
+        axis = sampling.axis(length, entries[video])
+        if axis is None:
+            raise DataError(f"{video}: its annotation has no duration; give the rate, as --fps=2")
+        labels[video] = np.zeros(length, int)
+        for action in entries[video].actions:
+            labels[video][action_labels([action], axis.centres(length))] = numbers[action.label]
+    return [{video: labels[video] for video in of_split} for of_split in files]
+
+
+def table(scores: Mapping[str, "Scores"]) -> list[str]:
+    """A row a folder: means over the seeds and their spread; gains over the first one."""
+    columns = [name for name, key in COLUMNS.items() if all(key in of for of in scores.values())]
+    width = max(8, *map(len, scores))
+    head = [f"{'features':<{width}}", *(f"{name:>17}" for name in columns), "  gain in ROC-AUC"]
+    first, lines = next(iter(scores.values())), ["".join(head)]
+    for root, of in scores.items():
+        cells = (f"{of[COLUMNS[n]]:.4f} ± {of[COLUMNS[n] + '_std']:.4f}" for n in columns)
+        gain, spread = of["roc_auc"] - first["roc_auc"], head_spread([first, of])
+        spreads = f", {gain / spread:+.1f} spreads" if spread else ""
+        gained = "" if of is first else f"  {gain:+.4f}{spreads}"
+        lines.append("".join([f"{root:<{width}}", *(f"{cell:>17}" for cell in cells), gained]))
+    return lines
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))

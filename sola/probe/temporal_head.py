@@ -1,0 +1,213 @@
+"""A second probe, with temporal context: a small convolutional head on frozen features.
+
+Two temporal convolutions and a linear layer, the same whatever the features, are trained from
+scratch on whole training videos and scored on whole validation videos, with several seeds. Each
+figure is given twice: with channels standardised by the training videos, and with the features as
+they are, which is how most heads read them.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sola.config import Config
+from sola.data.features import is_finite, read_features
+from sola.errors import DataError
+from sola.method.module import SoLaModule, encode_video
+from sola.probe.scores import Scores, figures
+from sola.probe.snippets import READERS, ProbeVideos
+from sola.system.cli import progress
+from sola.system.device import random_generator
+from sola.system.prefetch import in_background
+
+WIDTH, KERNEL, DROPOUT = 64, 9, 0.3
+STEPS, CROPS, CROP = 150, 16, 128  # CROPS crops of CROP snippets a step
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.01  # of AdamW
+FIGURES = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
+NO_LABEL = -100  # of what pads a short video, ignored by the loss
+
+Scaling = tuple[Tensor, Tensor]  # mean and deviation of every channel, [C] each
+
+
+def draw(split: str, videos: int, count: int, seed: int) -> np.ndarray:
+    """At most count of a split's videos, the same for the same seed: ascending indices."""
+    if count >= videos:
+        return np.arange(videos)
+    generator = random_generator(f"{split} videos of the head", seed)
+    return np.sort(generator.choice(videos, count, replace=False))
+
+
+def drawn(
+    training: ProbeVideos, validation: ProbeVideos, config: Config
+) -> tuple[ProbeVideos, ProbeVideos]:
+    """The videos that the head sees, whatever the epoch. Raises DataError for one class alone."""
+    found = []
+    counts = config.eval_head_videos, config.eval_head_videos_validation
+    for videos, count in zip((training, validation), counts, strict=True):
+        chosen = draw(videos.name, len(videos.files), count, config.seed)
+        files, labels = ([of[i] for i in chosen] for of in (videos.files, videos.labels))
+        found.append(ProbeVideos(videos.name, files, labels))
+    return tuple(found)
+
+
+def probe(
+    module: SoLaModule | None, training: ProbeVideos, validation: ProbeVideos, config: Config,
+    device: torch.device,
+) -> Scores:  # fmt: skip
+    """Scores of heads on a module's features of the drawn videos, or on untouched ones.
+
+    Memory: all snippets of these videos, C * 4 bytes each, and a few crops' CROPS * CROP * C * 4.
+    """
+    started = time.perf_counter()
+    encode = None if module is None else partial(encode_video, module)
+    held = [hold(videos, device, encode) for videos in drawn(training, validation, config)]
+    encoding = {"seconds_encoding": round(time.perf_counter() - started, 3)}
+    return binary_scores(*held, config.eval_head_seeds) | encoding
+
+
+def binary_scores(training: "Held", validation: "Held", seeds: int) -> Scores:
+    """Means of FIGURES over heads of several seeds, and with _std their deviation.
+
+    Those of features as they are have _unscaled before. The global random state stays as it is.
+    """
+    scores, labels = {}, np.concatenate(validation.labels) > 0
+    for suffix, scaling in {"": training.scaling(), "_unscaled": None}.items():
+        found = predictions(training, validation, scaling, classes=2, seeds=seeds)
+        of_seeds = [figures(logits[:, 1] - logits[:, 0], labels) for logits in found]
+        for name in FIGURES:
+            scores |= mean_and_spread(name + suffix, [of_seed[name] for of_seed in of_seeds])
+    counts = {"training_videos": len(training.labels), "videos": len(validation.labels)}
+    return scores | counts | {"snippets": len(labels), "seeds": seeds}
+
+
+def class_scores(training: "Held", validation: "Held", seeds: int, classes: int) -> Scores:
+    """Accuracy over several classes, labels 0 to classes - 1, on standardised features."""
+    labels = np.concatenate(validation.labels)
+    found = predictions(training, validation, training.scaling(), classes=classes, seeds=seeds)
+    hits = [float((logits.argmax(axis=1) == labels).mean()) for logits in found]
+    return mean_and_spread("class_accuracy", hits)
+
+
+def mean_and_spread(name: str, values: Sequence[float]) -> Scores:
+    """Mean and, with _std, standard deviation; that of a single value is 0."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {name: float(np.mean(values)), f"{name}_std": spread}
+
+
+@dataclass(frozen=True)
+class Held:
+    """Whole videos in memory: features, [T, C] on the device that trains, and labels, [T].
+
+    labels: 0 without action, else the number of the action's class, or true.
+    """
+
+    features: list[Tensor]
+    labels: list[np.ndarray]
+
+    def scaling(self) -> Scaling:
+        """Mean and deviation of the channels; a constant one has deviation 1."""
+        count, first = sum(map(len, self.features)), self.features[0]
+        total, square = first.new_zeros(2, first.shape[1], dtype=torch.float64)
+        for x in self.features:
+            total += x.sum(dim=0, dtype=torch.float64)
+            square += x.double().square().sum(dim=0)
+        mean, square = total / count, square / count
+        variance = (square - mean**2).clamp(min=0)
+        variance[variance <= 1e-12 * square] = 1
+        return mean.float(), variance.sqrt().float()
+
+    def crops(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Random crops of random videos, short ones padded: [CROPS, CROP, C], [CROPS, CROP]."""
+        first = self.features[0]
+        x = first.new_zeros(CROPS, CROP, first.shape[1])
+        y = torch.full((CROPS, CROP), NO_LABEL)
+        for row, video in enumerate(generator.integers(len(self.features), size=CROPS)):
+            length = len(self.features[video])
+            start = generator.integers(max(length - CROP, 0) + 1)
+            rows, size = slice(start, start + CROP), min(length, CROP)
+            x[row, :size] = self.features[video][rows]
+            y[row, :size] = torch.from_numpy(self.labels[video][rows]).long()
+        return x, y.to(x.device)
+
+
+def hold(
+    videos: ProbeVideos, device: torch.device, encode: Callable[[np.ndarray], np.ndarray] | None
+) -> Held:
+    """Whole videos as encode, [T, C] -> [T, C'], makes them, or untouched."""
+    files = in_background(read_features, videos.files, threads=READERS, ahead=2 * READERS)
+    features = []
+    for file, x in zip(videos.files, progress(files, total=len(videos.files)), strict=True):
+        x = x if encode is None else encode(x)
+        if not is_finite(x):
+            raise DataError(f"{file.path}: the module's output is NaN or infinite there")
+        features.append(torch.from_numpy(x).to(device))
+    return Held(features, videos.labels)
+
+
+def predictions(
+    training: Held, validation: Held, scaling: Scaling | None, *, classes: int, seeds: int
+) -> Iterator[np.ndarray]:
+    """Logits of all validation snippets by heads of seeds 0, 1, ...: [N, classes] each.
+
+    Labels above the last class count as that one: with two classes, as action.
+    """
+
+    def scaled(x: Tensor) -> Tensor:
+        return x if scaling is None else (x - scaling[0]) / scaling[1]
+
+    for seed in range(seeds):
+        with _own_randomness(training.features[0].device, seed):
+            head = _trained(training, scaled, classes, seed)
+        with torch.inference_mode():
+            logits = [head(scaled(x)[None])[0].cpu() for x in validation.features]
+        yield torch.cat(logits).numpy()
+
+
+class Head(nn.Module):
+    """[B, T, C] -> logits, [B, T, classes]."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(channels, WIDTH, KERNEL, padding="same"),
+            nn.ReLU(),
+            nn.Conv1d(WIDTH, WIDTH, KERNEL, padding="same"),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Conv1d(WIDTH, classes, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.transpose(1, 2)).transpose(1, 2)
+
+
+def _trained(training: Held, scaled: Callable[[Tensor], Tensor], classes: int, seed: int) -> Head:
+    """A head after STEPS steps."""
+    first, generator = training.features[0], random_generator("head", seed)
+    head = Head(first.shape[1], classes).to(first.device)
+    optimiser = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    for _ in progress(range(STEPS), desc=f"head {seed}", unit="step"):
+        x, y = training.crops(generator)
+        logits, y = head(scaled(x)).flatten(0, 1), y.flatten().clamp(max=classes - 1)
+        loss = F.cross_entropy(logits, y, ignore_index=NO_LABEL)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return head.eval()
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Inside, PyTorch's random state is the seed's and algorithms are deterministic; then not."""
+    devices = [device] if device.type == "cuda" else []
+    cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with torch.random.fork_rng(devices=devices), cudnn:
+        torch.manual_seed(seed)
+        yield

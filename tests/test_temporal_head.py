@@ -1,0 +1,253 @@
+"""The second probe: what it finds that a linear one cannot, and that it is a guest."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import replace, same
+
+from sola.config import Config
+from sola.data.features import open_features
+from sola.errors import DataError, SolaError
+from sola.export.encoder import find_checkpoint
+from sola.method.module import SoLaModule
+from sola.probe import PROTOCOLS, temporal_head
+from sola.probe import __main__ as command
+from sola.probe.snippets import ProbeVideos
+from sola.probe.temporal_head import FIGURES, probe
+from sola.records import best_head, head_evaluations, head_spread, read_records
+from sola.training.loop import train
+from sola.training.messages import summary
+
+C, CPU = 6, torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fewer_steps(monkeypatch):
+    """Enough for easy features, at a larger rate; tests of a whole run have less."""
+    for name, value in (("STEPS", 30), ("CROPS", 6), ("LEARNING_RATE", 1e-2)):
+        monkeypatch.setattr(temporal_head, name, value)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(temporal_head, "STEPS", 3)
+
+
+def noise(generator, length):
+    return generator.standard_normal((length, C)), generator.random(length) < 0.5
+
+
+def separable(generator, length):
+    x, y = noise(generator, length)
+    x[:, 0] += 20 * y
+    return x, y
+
+
+def ordered(generator, length):
+    """Action where the snippet before is above the one after: that between them tells nothing."""
+    x, _ = noise(generator, length)
+    y = np.zeros(length, bool)
+    y[1:-1] = x[:-2, 0] > x[2:, 0]
+    return x, y
+
+
+def make_videos(folder, name, kind, seed, videos=10) -> ProbeVideos:
+    generator = np.random.default_rng(seed)
+    files, labels = [], []
+    for number in range(videos):
+        x, y = kind(generator, int(generator.integers(90, 200)))
+        path = folder / f"{name}{number}.npy"
+        np.save(path, x.astype(np.float32))
+        files.append(open_features(path))
+        labels.append(y)
+    return ProbeVideos(name, files, labels)
+
+
+def both(folder, kind):
+    return [make_videos(folder, name, kind, seed) for seed, name in enumerate(("a", "b"))]
+
+
+def settings(**changes):
+    return Config(exp_name="x", **({"eval_head_seeds": 1} | changes))
+
+
+def test_separable_features_score_one(tmp_path):
+    scores = probe(None, *both(tmp_path, separable), settings(eval_head_seeds=2), CPU)
+    for figure in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
+        assert scores[figure] > 0.999
+        assert scores[f"{figure}_unscaled"] > 0.99
+        assert scores[f"{figure}_std"] < 0.001
+
+
+def test_labels_that_nothing_tells_score_half(tmp_path):
+    scores = probe(None, *both(tmp_path, noise), settings(), CPU)
+    assert scores["roc_auc"] == pytest.approx(0.5, abs=0.06)
+    assert scores["balanced_accuracy_unscaled"] == pytest.approx(0.5, abs=0.06)
+
+
+def test_context_is_found_by_the_head_and_not_by_the_linear_probe(tmp_path):
+    videos, config = both(tmp_path, ordered), settings()
+    linear = PROTOCOLS["logistic_regression"].probe(SoLaModule(C, 4), *videos, config, 0)
+    scores = probe(None, *videos, config, CPU)
+    assert linear["roc_auc"] < 0.55
+    assert scores["roc_auc"] > 0.9
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
+    videos, config = both(tmp_path, ordered), settings(eval_head_seeds=2)
+    module = SoLaModule(C, 4).train()
+    torch.nn.init.constant_(module.alpha, 0.5)
+    before, state = module.state_dict(), torch.random.get_rng_state()
+    before = {name: value.clone() for name, value in before.items()}
+    first, second = (probe(module, *videos, config, CPU) for _ in range(2))
+    seconds = {"seconds_encoding"}
+    assert {k: first[k] for k in first.keys() - seconds} == {
+        k: second[k] for k in second.keys() - seconds
+    }
+    assert first["roc_auc_std"] > 0
+    assert same(before, module.state_dict())
+    assert module.training
+    assert torch.equal(state, torch.random.get_rng_state())
+    untouched = probe(None, *videos, config, CPU)
+    assert untouched["roc_auc"] != first["roc_auc"]
+
+
+def test_fewer_videos_are_drawn_with_the_seed(tmp_path):
+    videos = both(tmp_path, separable)
+    drawn = [
+        temporal_head.drawn(
+            *videos, settings(eval_head_videos=4, eval_head_videos_validation=2, seed=seed)
+        )
+        for seed in (0, 0, 1)
+    ]
+    paths = [[[file.path for file in part.files] for part in parts] for parts in drawn]
+    assert paths[0] == paths[1] != paths[2]
+    assert [len(part) for part in paths[0]] == [4, 2]
+    one_kind = ProbeVideos(
+        "a",
+        videos[0].files,
+        [videos[0].labels[0]] + [np.zeros(file.length, bool) for file in videos[0].files[1:]],
+    )
+    with pytest.raises(DataError, match="needs both"):
+        [
+            temporal_head.drawn(one_kind, videos[1], settings(eval_head_videos=1, seed=seed))
+            for seed in range(9)
+        ]
+
+
+def test_channels_are_standardised_by_the_training_videos():
+    generator = np.random.default_rng(0)
+    x = generator.normal([3, 0, 5], [2, 1e-3, 0], (70, 3)).astype(np.float32)
+    held = temporal_head.Held([torch.from_numpy(x[:50]), torch.from_numpy(x[50:])], [])
+    mean, deviation = held.scaling()
+    np.testing.assert_allclose(mean, x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(deviation, [x[:, 0].std(), x[:, 1].std(), 1], rtol=1e-4)
+
+
+def test_what_pads_a_short_video_is_not_learned_from():
+    held = temporal_head.Held([torch.ones(5, 2)], [np.ones(5, bool)])
+    x, y = held.crops(np.random.default_rng(0))
+    assert x.shape == (6, temporal_head.CROP, 2)
+    assert (x[:, 5:] == 0).all()
+    assert (y[:, :5] == 1).all()
+    assert (y[:, 5:] == temporal_head.NO_LABEL).all()
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_run_scores_the_head_at_each_evaluation(config, workplace, capsys):
+    config = replace(config, eval_head=True, eval_head_seeds=2)
+    records = train(config)
+    heads = head_evaluations(records)
+    assert [record["epoch"] for record in heads] == [0, 2, 4]
+    assert records == read_records(config.metrics_file)
+    output = capsys.readouterr().out
+    assert output.count("temporal head in epoch") == 3
+    assert output.count("eval_result") == 3
+    best = best_head(heads)
+    assert find_checkpoint(config, "best_head")[1] == config.model_file(best["epoch"])
+    said = summary(config, records)
+    assert f"best epoch by the temporal head: {best['epoch']}" in said
+    assert "head AUC" in said
+    options = ["--features=HACS_DATA", "--labels=evaluation", "eval_head_seeds=2", "--device=cpu"]
+    command.main(options)
+    row = next(line for line in capsys.readouterr().out.splitlines() if "HACS_DATA" in line)
+    assert f"{heads[0]['roc_auc']:.4f} ± {heads[0]['roc_auc_std']:.4f}" in row
+    assert f"{heads[0]['roc_auc_unscaled']:.4f}" in row
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_run_that_asks_for_the_head_later_has_untouched_features_too(config):
+    train(replace(config, epoch=2))
+    with pytest.raises(SolaError, match="eval_head was not on"):
+        find_checkpoint(config, "best_head")
+    records = train(replace(config, eval_head=True, eval_head_seeds=1))
+    assert [record["epoch"] for record in head_evaluations(records)] == [0, 2, 4]
+
+
+def head(epoch, roc_auc, spread=0.01):
+    scores = {"accuracy": 0.8, "roc_auc": roc_auc, "roc_auc_std": spread, "seeds": 3}
+    return {"record": "head_evaluation", "epoch": epoch, "seconds": 1.0, **scores}
+
+
+def test_best_head_is_the_earliest_within_a_spread_of_the_highest(config):
+    heads = [head(0, 0.95), head(1, 0.80), head(2, 0.895), head(3, 0.9), head(4, 0.85)]
+    assert head_spread(heads) == pytest.approx(0.01)
+    assert best_head(heads)["epoch"] == 2
+    assert "does not gain" in summary(config, heads)
+    heads[0] = head(0, 0.86)
+    assert "+3.5 times its spread" in summary(config, heads)
+    assert "does not gain" not in summary(config, heads)
+    heads[0] = head(0, 0.88)
+    assert "does not gain" in summary(config, heads)
+    assert best_head(heads[:1]) is None
+    other = {**head(9, 0.99), "seeds": 5}
+    assert [record["epoch"] for record in head_evaluations([*heads, other])] == [9]
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_the_command_compares_folders_on_the_same_videos(workplace, annotations, capsys):
+    for path in workplace.glob("HACS_DATA/*/*.npy"):
+        x = np.load(path)
+        other = workplace / "other" / path.parent.name / path.name
+        other.parent.mkdir(parents=True, exist_ok=True)
+        if path.stem != "t0":
+            np.save(other, x[:, :4])
+    folders = ["--features=HACS_DATA", "--features=other", "eval_head_seeds=2"]
+    command.main([*folders, "--labels=evaluation"])
+    head, *rows = capsys.readouterr().out.splitlines()[-3:]
+    assert [row.split()[0] for row in rows] == ["HACS_DATA", "other"]
+    assert "spreads" in rows[1]
+    assert "classes" not in head
+    for entry in annotations.values():
+        end = float(entry["duration"])
+        entry["annotations"].append({"label": "y", "segment": [0.8 * end, end]})
+    (workplace / "a.json").write_text(json.dumps({"database": annotations}))
+    command.main([*folders, "--annotations=a.json"])
+    head, *rows = capsys.readouterr().out.splitlines()[-3:]
+    assert head.split().count("classes") == 1
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--features=HACS_DATA", "--labels=none"], "none/training_label/"),
+        (["--features=none", "--labels=evaluation"], "none/training: no such folder"),
+        (["--features=HACS_DATA", "--labels=evaluation", "--annotations=a.json"], "one of them"),
+    ],
+)
+def test_the_command_says_what_is_wrong(workplace, arguments, words):
+    (workplace / "a.json").write_text("{}")
+    with pytest.raises(SolaError, match=words):
+        command.main(arguments)
+
+
+def test_all_figures_have_a_deviation(tmp_path):
+    scores = probe(None, *both(tmp_path, noise), settings(eval_head_seeds=2), CPU)
+    for name in FIGURES:
+        assert {f"{name}{suffix}" for suffix in ("", "_std", "_unscaled", "_unscaled_std")} <= {
+            *scores
+        }
