@@ -7,10 +7,16 @@ if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
 
     leave_on_signals()
 
-import shlex
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sola.config import load_config
-from sola.system.cli import ArgumentParser, run_script
+from sola.config import Config, load_config
+from sola.system.cli import ArgumentParser, command, run_script
+
+if TYPE_CHECKING:
+    from sola.records import Record
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,22 +29,43 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse(arguments)
     config = load_config(options.yaml_path, options.settings)
 
-    from sola.records import best_evaluation, comparable
     from sola.training.loop import train  # after the checks: torch takes seconds to import
     from sola.training.messages import summary
 
     records = train(config, restart=options.restart)
     print(summary(config, records))
-    best = best_evaluation(comparable(records, config.eval_protocol))
-    command = [
-        "python process_feature.py",
-        shlex.quote(f"--yaml_path={options.yaml_path}"),
-        f"--load_model={best['epoch'] if best else 'last'}",
-        *map(shlex.quote, options.overrides),
-    ]
     print(f"pictures: {config.picture_folder}/")
-    print("next:", " ".join(command))
-    print("for a baseline, untouched features by the same route: --load_model=0")
+    print(*next_commands(options, config, records), sep="\n")
+
+
+def next_commands(
+    options: argparse.Namespace, config: Config, records: Sequence["Record"]
+) -> list[str]:
+    """What to run now: what mends the training if something does, else what writes features."""
+    from sola.records import best_evaluation, best_head, comparable, head_evaluations
+    from sola.training.health import state_of
+
+    def command_with(script: str, *arguments: str) -> str:
+        changed = {argument.partition("=")[0] for argument in arguments}
+        kept = [s for s in options.overrides if s.partition("=")[0] not in changed]
+        path = Path(__file__).with_name(script)
+        return command(path, f"--yaml_path={options.yaml_path}", *kept, *arguments)
+
+    best = best_head(head_evaluations(records)) if config.eval_head else None
+    best = best or best_evaluation(comparable(records, config.eval_protocol))
+    load_model = f"--load_model={best['epoch'] if best else 'last'}"
+    features = command_with("process_feature.py", load_model)
+    longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
+    state = state_of(records, config)
+    if state.remedy:
+        restart = ["--restart"] if state.restarts else []
+        mended = command_with("main_simsiam.py", *state.remedy, *restart)
+        return [f"next: {mended}", f"features all the same: {features}"]
+    return [
+        f"next: {features}",
+        "for a head add --for=HEAD; for a baseline, untouched features: --load_model=0",
+        f"more epochs: {longer}",
+    ]
 
 
 if __name__ == "__main__":

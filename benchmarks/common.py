@@ -133,7 +133,7 @@ def train_epoch(run: Run, store: FileWindows | HeldWindows, epoch: int = 1) -> f
     scalars = StepScalars(steps, run.learner.device, {})
     for step, windows in enumerate(store.batches(plan.windows, plan.parts), start=1):
         scalars.put(step, training_step(run.learner, windows, plan.shares[step - 1]))
-        if is_looked_at(run.config, step, steps):
+        if is_looked_at(step, steps):
             seen = scalars.until(step)  # waits for the device
     return epoch_scalars(seen, plan.sizes)["loss"]
 

@@ -29,7 +29,7 @@ def records(shift=0.0):
         {
             "record": "epoch", "epoch": epoch, "loss": loss + shift, "loss_floor": 0.28,
             "loss_plateau": 0.385, "tanh_alpha": 0.1 * epoch, "update_ratio": 0.2 * epoch,
-            "cosine_mean": 0.5, "cosine_std": 0.125 * epoch, "windows": 9, "seconds": 1.0,
+            "cosine_mean": 0.5, "cosine_std": 0.125 * epoch, "steps": 40, "seconds": 1.0,
         }
         for epoch, loss in enumerate(LOSSES, start=1)
     ]  # fmt: skip
@@ -50,7 +50,8 @@ def write_run(folder, lines):
 def panels(runs):
     """Field -> its axes, in the curves of the runs."""
     figure = curves(runs)
-    return {panel.field: axes for panel, axes in zip(module.PANELS, figure.axes, strict=True)}
+    shown = [panel for panel in module.PANELS if panel.kind != module.HEAD]
+    return {panel.field: axes for panel, axes in zip(shown, figure.axes, strict=True)}
 
 
 def level(line):
@@ -82,10 +83,12 @@ def test_curves_are_the_records():
 def test_levels_are_lines_with_names_and_the_spread_is_a_band():
     drawn = panels({"one": records()})
     assert sorted(map(level, drawn["loss"].lines[1:])) == [0.28, 0.385]
-    names = {text.get_text(): text.get_position()[1] for text in drawn["loss"].texts}
-    assert names == {"floor, the target's entropy": 0.28, "plateau, best constant": 0.385}
+    assert said(drawn["loss"]) == [
+        "dotted: plateau, the best constant, 0.385\ndash-dotted: floor, the target's entropy, 0.280"
+    ]
+    assert [line.get_linestyle() for line in drawn["loss"].lines[1:]] == [":", "-."]
     assert sorted(map(level, drawn["accuracy"].lines[1:])) == [0.59, 0.6]
-    assert said(drawn["accuracy"]) == ["larger class"]
+    assert said(drawn["accuracy"]) == ["dotted: larger class 0.590"]
     dashed = [line for line in drawn["roc_auc"].lines if line.get_linestyle() == "--"]
     assert [level(line) for line in dashed] == [0.8]  # of the untouched features
     assert len(drawn["tanh_alpha"].lines) == 1
@@ -97,7 +100,7 @@ def test_levels_are_lines_with_names_and_the_spread_is_a_band():
 def test_a_far_level_does_not_flatten_the_curve():
     axes = panels({"one": [line | {"majority_share": 0.3} for line in records()]})["accuracy"]
     assert axes.get_ylim()[0] > 0.59
-    assert said(axes) == ["larger class: 0.300 ↓"]
+    assert said(axes) == ["below: larger class 0.300"]
 
 
 def test_several_runs_have_a_colour_each():
@@ -115,14 +118,15 @@ def test_several_runs_have_a_colour_each():
 
 @pytest.mark.parametrize(("count", "runs"), [(1, 1), (8, 10), (9, 1)])
 def test_any_number_of_panels_has_a_place_each(monkeypatch, count, runs):
-    table = (*PANELS, Panel("a new number", "novelty", spread="doubt"))[-count:]
+    usual = [panel for panel in PANELS if panel.kind != module.HEAD]
+    table = (*usual, Panel("a new number", "novelty", spread="doubt"))[-count:]
     monkeypatch.setattr(module, "PANELS", table)
     lines = [line | {"novelty": 7.0} for line in records()]
     figure = curves({f"run {number}": lines for number in range(runs)})
     assert [axes.get_title() for axes in figure.axes] == [panel.title for panel in table]
     assert figure.axes[-1].lines[0].get_ydata().tolist() == [7.0, 7.0, 7.0]
-    lowest = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
-    assert lowest == figure.axes[-4:]  # of each column
+    lowest = [axes for axes in figure.axes if axes.get_xlabel() == "epoch\nsteps"]
+    assert lowest == figure.axes[-((count + 1) // 2) :]  # of each column
     figure.draw_without_rendering()
     drawn = [*figure.axes, *figure.legends, figure.texts[0]]
     boxes = [artist.get_tightbbox() for artist in drawn]
@@ -130,6 +134,27 @@ def test_any_number_of_panels_has_a_place_each(monkeypatch, count, runs):
         assert 0 <= box.x0 < box.x1 <= figure.get_figwidth() * DPI
         assert 0 <= box.y0 < box.y1 <= figure.get_figheight() * DPI
     assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
+
+
+def test_epochs_are_told_in_steps_where_all_have_as_many():
+    axes = curves({"one": records()}).axes[-1]
+    assert axes.xaxis.get_major_formatter()(3, 0) == "3\n120"
+    other = [line | ({"steps": 41} if line["epoch"] == 2 else {}) for line in records()]
+    assert curves({"one": other}).axes[-1].get_xlabel() == "epoch"
+
+
+def test_the_temporal_head_has_panels_where_it_was_run():
+    scores = {"accuracy": 0.8, "roc_auc": 0.9, "roc_auc_std": 0.01}
+    scores |= {"roc_auc_unscaled": 0.8, "roc_auc_unscaled_std": 0.02}
+    heads = [{"record": "head_evaluation", "epoch": epoch, **scores} for epoch in (0, 3)]
+    figure = curves({"one": [*records(), *heads]})
+    assert len(figure.axes) == len(PANELS)
+    for axes, value, spread in zip(figure.axes[-2:], (0.9, 0.8), (0.01, 0.02), strict=True):
+        assert axes.lines[0].get_ydata().tolist() == [value, value]
+        (band,) = axes.collections
+        assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(value + spread)
+        dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+        assert [level(line) for line in dashed] == [value]
 
 
 def test_what_is_not_on_record_is_said(monkeypatch):
@@ -141,7 +166,7 @@ def test_what_is_not_on_record_is_said(monkeypatch):
     assert drawn["update_ratio"].lines[0].get_color() == "C1"
     drawn = panels({"old": old})
     assert said(drawn["update_ratio"]) == said(drawn["novelty"]) == ["not on record yet"]
-    assert said(drawn["loss"]) == []
+    assert said(drawn["loss"]) == [""]
     assert len(drawn["loss"].lines) == 1
     assert not panels({"one": [*old[:3], records()[3]]})["cosine_mean"].collections
     assert said(panels({"one": old[1:4]})["novelty"]) == ["no linear probe was run"]

@@ -127,9 +127,9 @@ def test_every_command_runs(place, run_here):
 
 
 def test_the_python_runs(tmp_path, monkeypatch):
-    path = tmp_path / "models/hacs_canonical/hacs_canonical_150.pt"
+    path = tmp_path / "models/demo/demo_100.pt"
     path.parent.mkdir(parents=True)
-    module = SoLaModule(2048, 512)
+    module = SoLaModule(128, 64)
     torch.nn.init.constant_(module.alpha, 0.1)
     torch.save(module.state_dict(), path)
     monkeypatch.chdir(tmp_path)
@@ -146,6 +146,10 @@ def test_the_python_runs(tmp_path, monkeypatch):
     np.testing.assert_allclose(names["to_head"][1, :, :180].T.detach(), alone, atol=1e-4)
     assert not names["to_head"][1, :, 180:].any()
     assert names["layer"].module.alpha.grad is not None
+    with torch.no_grad():
+        old = names["without_sola"](names["features"])
+        expected = module(names["features"].transpose(1, 2)).transpose(1, 2)
+    np.testing.assert_allclose(old, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TEXTS)

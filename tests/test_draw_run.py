@@ -83,8 +83,8 @@ def test_videos_are_drawn_with_what_the_module_makes_of_them(
 
 def test_the_first_windows_of_the_training_are_drawn(config, learner, inputs, drawn):
     draw_tsms(config, 7, learner, inputs)
-    title, names, cosines, target = drawn["window_sheet"]
-    assert title == "Similarities predicted in 4 training windows, tiny, epoch 7"
+    title, names, before, cosines, target = drawn["window_sheet"]
+    assert title == "Training windows and their target, tiny, epoch 7"
     lengths = [video.length for video in inputs.videos]
     order, starts = epoch_windows(lengths, config.sampling_duration, seed=0, epoch=1)
     for name, number, start, drawn_cosines in zip(names, order, starts, cosines, strict=False):
@@ -94,7 +94,10 @@ def test_the_first_windows_of_the_training_are_drawn(config, learner, inputs, dr
         with torch.no_grad():
             wanted = learner.model(torch.from_numpy(window)[None])[0]
         np.testing.assert_allclose(drawn_cosines, wanted, atol=1e-5)
-    assert len(names) == len(cosines) == 4
+    assert len(names) == len(cosines) == len(before) == 4
+    gathered = torch.from_numpy(window)[config.gathered_positions]
+    wanted = torch.nn.functional.cosine_similarity(gathered[:, None], gathered[None], dim=-1)
+    np.testing.assert_allclose(before[-1], wanted, atol=1e-5)
     np.testing.assert_array_equal(target, learner.target)
     few = dataclasses.replace(inputs, videos=inputs.videos[:2])
     names, windows = first_windows(config, few)

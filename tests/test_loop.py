@@ -29,7 +29,7 @@ from sola.method import matching
 from sola.method.matching import epoch_scalars, landmarks, make_learner, update_ratio
 from sola.method.weights import load_weights
 from sola.records import read_records
-from sola.training import loop
+from sola.training import draw_run, loop
 from sola.training.draw_run import is_drawn
 from sola.training.loop import train, waited_for
 from sola.training.messages import summary
@@ -249,24 +249,24 @@ def test_no_video_longer_than_a_window(config):
         train(replace(config, sampling_duration=500))
 
 
-def test_which_steps_are_drawn(config):
-    def drawn(steps, seconds, is_saving):
-        chosen, each = replace(config, visualizing_step=25), seconds / steps
-        options = {"is_saving": is_saving}
-        return [s for s in range(1, steps + 1) if is_drawn(chosen, s, steps, s * each, **options)]
+def test_which_epochs_are_drawn(config):
+    chosen = replace(config, saving_epoch=10, epoch=95)
+    assert [n for n in range(96) if is_drawn(chosen, n)] == [0, 10, 20, 40, 80, 95]
 
-    assert drawn(steps=145, seconds=60, is_saving=False) == [125]
-    assert drawn(steps=145, seconds=60, is_saving=True) == [125]
-    assert drawn(steps=145, seconds=19, is_saving=False) == []
-    assert drawn(steps=145, seconds=19, is_saving=True) == [125]
-    assert drawn(steps=20, seconds=60, is_saving=False) == []
-    assert drawn(steps=20, seconds=60, is_saving=True) == [20]
+
+def test_the_best_epoch_is_drawn_at_the_end(drawing_config, workplace, monkeypatch):
+    monkeypatch.setattr(draw_run, "best_evaluation", lambda _: {"epoch": 3})
+    train(replace(drawing_config, saving_epoch=1, epoch=5))
+    sheets = {path.name for path in (workplace / "visualizing/tiny").glob("*epoch*")}
+    assert sheets == {f"tiny_epoch{epoch}.png" for epoch in (0, 1, 2, 3, 4, 5)}
+    at_four = (workplace / "visualizing/tiny/tiny_epoch4.png").read_bytes()
+    assert (workplace / "visualizing/tiny/tiny_epoch3.png").read_bytes() != at_four
 
 
 def test_a_run_that_learned_nothing_says_so(config):
     config = replace(config, epoch=1, learning_rate=1e-8)
     report = summary(config, train(config))
-    assert "is not below the plateau, 0.3854" in report
+    assert "is not below the 0.3854 that a constant" in report
     assert "no epoch is above the untouched features" in report  # nothing moved
     records = read_records(config.metrics_file)
     learned = [r | {"loss": 0.36} if r["record"] == "epoch" else r for r in records]

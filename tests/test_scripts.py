@@ -27,7 +27,7 @@ def test_train_continue_and_process(workplace, run_here):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # no progress bars where there is no terminal
     assert "epoch 1/2  loss 0." in result.stdout
-    command = re.search(r"next: python (process_feature\.py .*)", result.stdout)[1]
+    command = re.search(r": cd .* && python \S*(process_feature\.py .*)", result.stdout)[1]
     result = run_here(*shlex.split(command))
     assert result.returncode == 0, result.stderr
     assert np.load(workplace / "transformed_features/tiny_2/validation/v0.npy").shape == (1, 16)

@@ -8,12 +8,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sola.system.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 100
+COLOURS = 128  # which make a picture of TSMs a quarter as large
 LONGEST_NAME = 34
 
 
@@ -29,12 +32,17 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(path: str | Path, figure: Figure) -> None:
-    """Write a figure as a PNG that is seen whole or not at all."""
-    buffer = io.BytesIO()
-    quickly = {"compress_level": 2}  # a quarter of the time, and 7 % larger
+    """Write a figure as a PNG of COLOURS colours that is seen whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font lacks
-        figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs=quickly)
+        canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+    buffer = io.BytesIO()
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, format="png")
     write_atomically(path, buffer.getbuffer())
 
 

@@ -13,18 +13,21 @@ from sola.plots.figure import DPI, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-SIDE = 240  # pixels of a TSM's side
+SIDE = 200  # pixels of a TSM's side
 STRIP = 8  # pixels of the strips along it, and as many from it
 LEFT, TOP, BELOW, BETWEEN = 62, 50, 30, 22  # pixels around a TSM
-HEADING, FOOT, RIGHT = 44, 26, 96  # pixels around all of them
+HEADING, FOOT, RIGHT = 44, 26, 120  # pixels around all of them
 LONGEST_TITLE = 100
 VIDEOS_PER_ROW = 2
-WINDOWS_PER_ROW = 6
 ACTION_COLOUR = "#d62728"
-COLOUR_MAP = "viridis"
+COLOUR_MAP, LEVELS = "viridis", 64
+LOWEST, HIGHEST = 2, 98  # percentiles between which the colours below the diagonal lie
+LEAST_RANGE = 1e-3  # of the cosines, below which there is no structure to show
 SNIPPETS = TimeAxis(1.0, 1.0)  # on which snippet i begins at i
 
 
@@ -62,9 +65,11 @@ def segments(labels: np.ndarray) -> list[tuple[int, int]]:
 
 
 def tsm_sheet(title: str, videos: Sequence[VideoPicture], axis: TimeAxis | None = None) -> Figure:
-    """Input TSM and SoLa TSM of each video side by side, on one colour scale.
+    """Input TSM and SoLa TSM of each video side by side.
 
-    axis: where the snippets lie, for axes in seconds; None for axes in snippets.
+    Above the diagonal the colours are the cosines from -1 to 1, in all alike; below it they lie
+    between percentiles of each TSM, so that its structure is seen wherever the cosines lie. axis:
+    where the snippets lie, for axes in seconds; None for axes in snippets.
     """
     figure, panels = _panels(2 * len(videos), 2 * VIDEOS_PER_ROW, title)
     for video, before, after in zip(videos, panels[::2], panels[1::2], strict=True):
@@ -77,30 +82,43 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], axis: TimeAxis | None 
         caption += "; red strips: action segments"
     if any(video.length > SIDE for video in videos):
         caption += f"; above T = {SIDE} averaged"
-    _add_legends(figure, image, "cosine similarity of two snippets", caption)
+    bar = _add_legends(figure, image, caption)
+    bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["-1", "-0.5", "0", "0.5", "1"])
+    bar.set_label("above the diagonal: cosine of two snippets", fontsize=8)
+    own = bar.ax.secondary_yaxis("left")
+    own.set_yticks([0, 1], labels=[f"{LOWEST} %", f"{HIGHEST} %"])
+    own.set_ylabel("below: percentiles of each TSM", fontsize=8, labelpad=-14)
+    own.tick_params(labelsize=7)
     return figure
 
 
 def window_sheet(
-    title: str, names: Sequence[str], cosines: np.ndarray, target: np.ndarray
+    title: str,
+    names: Sequence[str],
+    before: np.ndarray,
+    cosines: np.ndarray,
+    target: np.ndarray,
 ) -> Figure:
-    """Predicted TSMs of some windows, their mean and the target, as similarities (1 + cosine) / 2.
+    """TSMs of some windows beside the target that they are to match, and their means.
 
-    cosines: [B, L, L] between projections (rows) and predictions (columns). target: [L, L]. Source:
-    what the original draws during training.
+    Similarities (1 + cosine) / 2, on a scale from the least of them. before: [B, L, L] of the
+    untouched features. cosines: [B, L, L] as predicted. target: [L, L].
     """
-    similarities = (1 + cosines) / 2
-    drawn = [*similarities, similarities.mean(axis=0), target]
-    titles = [*(plain(name, 24) for name in names), "mean of these", "target"]
-    figure, panels = _panels(len(drawn), WINDOWS_PER_ROW, title)
-    for panel, tsm, name in zip(panels, drawn, titles, strict=True):
-        image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), (0, 1))
-        panel.set_title(name, fontsize=8)
-    caption = (
-        "gathered position of the window (rows: projections z, columns: predictions h(z), so that "
-        "it need not be symmetric)"
-    )
-    _add_legends(figure, image, "similarity, (1 + cosine) / 2", caption)
+    rows = [(1 + tsms) / 2 for tsms in (before, cosines)]
+    scale = min(target.min(), *(np.percentile(tsms, LOWEST) for tsms in rows)), 1.0
+    figure, panels = _panels(2 * (len(names) + 2), len(names) + 2, title)
+    panels = iter(panels)
+    for tsms, stage in zip(rows, ("untouched", "predicted"), strict=True):
+        columns = [
+            (f"{plain(name, 24)}\n{stage}", tsm) for name, tsm in zip(names, tsms, strict=True)
+        ]
+        columns += [(f"mean of these\n{stage}", tsms.mean(axis=0)), ("target", target)]
+        for name, tsm in columns:
+            panel = next(panels)
+            image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), scale)
+            panel.set_title(name, fontsize=8)
+    bar = _add_legends(figure, image, "position in the window, of those that are compared")
+    bar.set_label("similarity, (1 + cosine) / 2", fontsize=8)
     return figure
 
 
@@ -121,12 +139,19 @@ def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
+def _colours() -> Colormap:
+    """Few enough of them for a small file."""
+    from matplotlib import colormaps
+
+    return colormaps[COLOUR_MAP].resampled(LEVELS)
+
+
 def _draw_tsm(
     panel: Axes, tsm: np.ndarray, span: tuple[float, float], scale: tuple[float, float]
 ) -> AxesImage:
     """A TSM with time over the span along both axes, downwards and to the right."""
     image = panel.imshow(
-        tsm, vmin=scale[0], vmax=scale[1], cmap=COLOUR_MAP, extent=(*span, *span[::-1]),
+        tsm, vmin=scale[0], vmax=scale[1], cmap=_colours(), extent=(*span, *span[::-1]),
         interpolation="nearest",
     )  # fmt: skip
     panel.locator_params(nbins=6, min_n_ticks=1, steps=[1, 2, 5, 10])
@@ -139,12 +164,17 @@ def _draw_video(
     panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, axis: TimeAxis
 ) -> AxesImage:
     """A TSM of a video, with its action segments along two sides and a heading."""
-    image = _draw_tsm(panel, tsm, axis.span(video.length), (-1, 1))
+    low, high = np.percentile(tsm, (LOWEST, HIGHEST))
+    shown = (1 + tsm) / 2
+    if high - low > LEAST_RANGE:
+        below = np.tri(len(tsm), k=-1, dtype=bool)
+        shown[below] = ((tsm[below] - low) / (high - low)).clip(0, 1)
+    image = _draw_tsm(panel, shown, axis.span(video.length), (0, 1))
     if video.labels is not None:
         _draw_strips(panel, axis.starts(np.array(segments(video.labels))))
     panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)  # points
     panel.set_title(
-        f"{plain(video.name)}\n{heading}, mean {tsm.mean():.2f}",
+        f"{plain(video.name)}\n{heading}, mean {tsm.mean():.2f} ({low:.2f} to {high:.2f})",
         fontsize=8,
         pad=(2 * STRIP + 6) * 72 / DPI,
     )
@@ -164,12 +194,12 @@ def _draw_strips(panel: Axes, spans: Sequence[tuple[float, float]]) -> None:
     panel.add_collection(bars, autolim=False)
 
 
-def _add_legends(figure: Figure, image: AxesImage, scale: str, caption: str) -> None:
+def _add_legends(figure: Figure, image: AxesImage, caption: str) -> Colorbar:
     """The colour bar at the right, as high as a panel, and a line below all panels."""
     width, height = figure.get_size_inches() * DPI
     figure.supxlabel(caption, fontsize=9, y=6 / height)
-    left, bottom = width - RIGHT + 8, height - HEADING - TOP - SIDE
+    left, bottom = width - RIGHT + 40, height - HEADING - TOP - SIDE
     place = figure.add_axes((left / width, bottom / height, 14 / width, SIDE / height))
     bar = figure.colorbar(image, cax=place)
-    bar.set_label(scale, fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    return bar

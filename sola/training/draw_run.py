@@ -18,42 +18,58 @@ from sola.data.times import Sampling
 from sola.data.windows import epoch_windows
 from sola.errors import SolaError
 from sola.method.matching import Learner
-from sola.method.module import encode_video
+from sola.method.module import SoLaModule, encode_video
+from sola.method.weights import load_module
 from sola.plots.curves import CURVES, curves
 from sola.plots.figure import save_figure
 from sola.plots.tsms import VideoPicture, self_similarity, tsm_sheet, window_sheet
-from sola.records import Record
+from sola.records import Record, best_evaluation, best_head, comparable, head_evaluations
 from sola.training.inputs import Inputs
 
 WINDOWS_DRAWN = 4
-LONG_EPOCH = 20.0  # seconds; shorter ones are drawn at saving epochs only
+LONG_EPOCH = 20.0  # seconds; curves are drawn after each such epoch, too
 
 
-def is_drawn(config: Config, step: int, steps: int, elapsed: float, *, is_saving: bool) -> bool:
-    """Whether to draw after this step (from 1): the last visualizing_step-th one of the epoch.
+def is_drawn(config: Config, epoch: int) -> bool:
+    """Whether an epoch's TSMs are drawn: epoch 0, evaluations 1, 2, 4, 8, ... and the last.
 
-    An epoch too short for that is drawn at its end when it is a saving one; epochs expected to
-    take under LONG_EPOCH seconds only when saving.
+    A rule of epochs alone, so that an interrupted run ends with the same pictures.
     """
-    last_drawn = steps // config.visualizing_step * config.visualizing_step
-    if is_saving:
-        return step == (last_drawn or steps)
-    return step == last_drawn and elapsed / step * steps >= LONG_EPOCH
+    number, rest = divmod(epoch, config.saving_epoch)
+    return epoch in (0, config.epoch) or (rest == 0 and number & (number - 1) == 0)
 
 
 def draw_tsms(config: Config, epoch: int, learner: Learner, inputs: Inputs) -> None:
     """Draw <exp_name>_epoch<k>.png, the TSMs of the videos to draw, and <exp_name>_batch.png."""
-    about = f"{config.exp_name}, epoch {epoch}"
-    with _only_warning(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png") as path:
-        videos, axis = video_pictures(learner, inputs), Sampling.of(config).common_axis
-        save_figure(path, tsm_sheet(f"Temporal self-similarity, {about}", videos, axis))
+    draw_sheet(config, epoch, learner.model.module, inputs)
     with _only_warning(config.picture_folder / f"{config.exp_name}_batch.png") as path:
         names, windows = first_windows(config, inputs)
         with torch.no_grad():
             cosines = learner.model(torch.from_numpy(windows).to(learner.device))  # [B, L, L]
-        title = f"Similarities predicted in {len(names)} training windows, {about}"
-        target = learner.target.cpu().numpy()
-        save_figure(path, window_sheet(title, names, cosines.cpu().numpy(), target))
+        before = [self_similarity(window[config.gathered_positions]) for window in windows]
+        title = f"Training windows and their target, {config.exp_name}, epoch {epoch}"
+        tsms = np.stack(before), cosines.cpu().numpy(), learner.target.cpu().numpy()
+        save_figure(path, window_sheet(title, names, *tsms))
+
+
+def draw_best(config: Config, records: Sequence[Record], inputs: Inputs) -> None:
+    """Draw the TSMs of the best epochs, from their checkpoints, where that is not done already."""
+    best = [
+        best_evaluation(comparable(records, config.eval_protocol)),
+        best_head(head_evaluations(records)),
+    ]
+    for epoch in {record["epoch"] for record in best if record}:
+        path = config.model_file(epoch)
+        if not is_drawn(config, epoch) and path.exists():
+            draw_sheet(config, epoch, load_module(path, dilations=config.dilations), inputs)
+
+
+def draw_sheet(config: Config, epoch: int, module: SoLaModule, inputs: Inputs) -> None:
+    """Draw <exp_name>_epoch<k>.png."""
+    with _only_warning(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png") as path:
+        videos, axis = video_pictures(module, inputs), Sampling.of(config).common_axis
+        title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
+        save_figure(path, tsm_sheet(title, videos, axis))
 
 
 def draw_curves(config: Config, records: Sequence[Record]) -> None:
@@ -76,12 +92,12 @@ def _only_warning(path: Path) -> Iterator[Path]:
         print(f"warning: the picture {path} was not drawn: {' '.join(reason.splitlines())}")
 
 
-def video_pictures(learner: Learner, inputs: Inputs) -> list[VideoPicture]:
+def video_pictures(module: SoLaModule, inputs: Inputs) -> list[VideoPicture]:
     """The videos to draw, as they are and as the module makes them."""
     pictures = []
     for name, file in inputs.drawn.items():
         features = read_features(file)
-        encoded = encode_video(learner.model.module, features)
+        encoded = encode_video(module, features)
         tsms = self_similarity(features), self_similarity(encoded)
         pictures.append(VideoPicture(name, file.length, *tsms, inputs.drawn_labels.get(name)))
     return pictures

@@ -29,10 +29,11 @@ from sola.system.device import resolve_device
 from sola.system.files import only_user_of
 from sola.system.ranks import any_rank, from_first_rank, is_first_rank, join_ranks, rank_count
 from sola.system.signals import DeferredSignals, Interrupted
-from sola.training.draw_run import LONG_EPOCH, draw_curves, draw_tsms, is_drawn
+from sola.training.draw_run import LONG_EPOCH, draw_best, draw_curves, draw_tsms, is_drawn
 from sola.training.evaluate import evaluate
+from sola.training.health import news
 from sola.training.inputs import Inputs, open_inputs
-from sola.training.messages import describe, expected_end, health
+from sola.training.messages import describe, expected_end
 from sola.training.resume import Clock, TrainingState, open_run, restore, run_identity, save_state
 from sola.training.steps import StepScalars, check_losses, diverged, weights_are_finite
 
@@ -73,10 +74,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
         run = Run(config, inputs, learner, records, Clock(state.seconds if state else {}))
         if state is None:
             state = TrainingState()
-            if is_first_rank():
-                with run.clock.timed("drawing"):
-                    draw_tsms(config, 0, learner, inputs)
-                save_progress(run, state)
+            draw_if_due(run, 0)
+            save_progress(run, state)
         else:
             if state.steps >= math.ceil(len(inputs.videos) / config.batch_size):
                 raise TrainingError("the training state is of another run; --restart sets it aside")
@@ -90,6 +89,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
                 probe_and_draw_curves(run, state.epoch)
         if state.epoch < config.epoch:
             train_epochs(run, state)
+        if is_first_rank():
+            draw_best(config, run.records, inputs)
         return from_first_rank(lambda: run.records)
 
 
@@ -110,21 +111,22 @@ def train_epochs(run: Run, before: TrainingState) -> None:
             for step, windows_of_step in enumerate(bar, start=done + 1):
                 scalars.put(step, training_step(learner, windows_of_step, plan.shares[step - 1]))
                 is_due = is_saving_due(run, signals)
-                if is_looked_at(config, step, steps) or (is_due and rank_count() == 1):
+                if is_looked_at(step, steps) or (is_due and rank_count() == 1):
                     seen = scalars.until(step)
                     check_losses(seen["loss"], config, epoch, videos, plan)
                     bar.clear()
                     foretell_end(run, (config.epoch - epoch + 1) * steps - step)
                     bar.set_postfix(loss=f"{seen['loss'].mean().item():.4f}")
-                    draw_if_due(run, epoch, step, steps)
                     if step < steps and any_rank(is_due, learner.device):
                         save_progress(run, TrainingState(epoch=epoch - 1, steps=step, scalars=seen))
                         where = f"in epoch {epoch} after step {step} of {steps}"
                         stop_if_asked(signals, learner.device, where)
 
             done = 0
+            draw_if_due(run, epoch)
             ratio = update_ratio(learner, windows_of_step)
-            add_record(run, epoch, epoch_scalars(seen, plan.sizes) | {"update_ratio": ratio})
+            figures = epoch_scalars(seen, plan.sizes) | {"update_ratio": ratio, "steps": steps}
+            add_record(run, epoch, figures)
             if is_saving(config, epoch) and is_first_rank():
                 save_weights(run, epoch)
             if is_saving(config, epoch) or any_rank(is_saving_due(run, signals), learner.device):
@@ -160,9 +162,9 @@ def waited_for(batches: Iterable[Tensor], clock: Clock) -> Iterator[Tensor]:
         yield batch
 
 
-def is_looked_at(config: Config, step: int, steps: int) -> bool:
-    """Whether the losses up to this step (from 1) are waited for, so that it may be drawn."""
-    return step % STEPS_PER_CHECK == 1 or step % config.visualizing_step == 0 or step == steps
+def is_looked_at(step: int, steps: int) -> bool:
+    """Whether the losses up to this step (from 1) are waited for."""
+    return step % STEPS_PER_CHECK == 1 or step == steps
 
 
 def foretell_end(run: Run, left: int) -> None:
@@ -187,11 +189,9 @@ def is_saving_due(run: Run, signals: DeferredSignals) -> bool:
     return signals.noted is not None or time.monotonic() - run.saved_at >= STATE_SECONDS
 
 
-def draw_if_due(run: Run, epoch: int, step: int, steps: int) -> None:
-    """Draw the TSMs after this step where that is wanted."""
-    seconds, saves = run.clock.seconds, is_saving(run.config, epoch)
-    elapsed = seconds["seconds"] - seconds["seconds_drawing"]
-    if is_first_rank() and is_drawn(run.config, step, steps, elapsed, is_saving=saves):
+def draw_if_due(run: Run, epoch: int) -> None:
+    """Draw the TSMs at the end of an epoch, on the first rank, where that is wanted."""
+    if is_first_rank() and is_drawn(run.config, epoch):
         with run.clock.timed("drawing"):
             draw_tsms(run.config, epoch, run.learner, run.inputs)
 
@@ -209,7 +209,7 @@ def add_record(run: Run, epoch: int, figures: dict[str, float]) -> None:
     if is_first_rank():
         append_record(config.metrics_file, record)
         run.records.append(record)
-        for line in (describe(record, config), *health(run.records, config)):
+        for line in (describe(run.records, config), *news(run.records, config)):
             say(line)
         is_long = record["seconds"] - record["seconds_drawing"] >= LONG_EPOCH
         if is_long and not is_saving(config, epoch):

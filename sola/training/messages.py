@@ -1,18 +1,23 @@
-"""Records in words: the line of an epoch, warnings on a training's health, a run's summary."""
+"""Records in words: the line of an epoch, a run's summary."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from sola.config import Config
-from sola.method.matching import landmarks
-from sola.records import Record, best_evaluation, comparable, evaluations, gain
+from sola.records import (
+    Record,
+    best_evaluation,
+    best_head,
+    comparable,
+    evaluations,
+    gain,
+    head_evaluations,
+    head_gain,
+    head_spread,
+    steps_until,
+)
+from sola.training.health import error_of, state_of, ways_down
 
-PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
-PLATEAU_EPOCHS = 10  # at the plateau, until it is said
-COLLAPSED_SPREAD = 0.01  # of the cosines, if it is also a fifth of what it was
-LARGEST_TANH = 0.99  # beyond, tanh passes under 2 % of the gradient on to alpha
-FALLS = 3  # of the probe in a row, until it is said
 EVALUATION_COLUMNS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
@@ -21,17 +26,33 @@ EVALUATION_COLUMNS = {
     "majority_share": "majority",
 }
 SHORTEST_FORETOLD = 60.0  # seconds
+LEAST_GAIN = 2.0  # spreads of the temporal head, below which it is none
 NOT_COMPARED = "  other protocol or snippets, not compared"
+NOT_CONVERGED = "  probe not converged"
 
 
-def describe(record: Record, config: Config) -> str:
-    """An epoch's record as a line."""
-    (way,) = _ways_down([record], config)
+def describe(records: Sequence[Record], config: Config) -> str:
+    """The last epoch's record as a line."""
+    record = records[-1]
+    (way,) = ways_down([record], config)
     where = f"{way:.0%} of the way from plateau to floor" if way >= 0 else "not below the plateau"
+    state = state_of(records, config)
     return (
         f"epoch {record['epoch']}/{config.epoch}  loss {record['loss']:.4f} ({where})  "
         f"tanh(alpha) {record['tanh_alpha']:+.4f}  {record['seconds']:.1f} s"
+        f"{f'  [{state.kind}]' if state.words else ''}"
     )
+
+
+def describe_head(record: Record) -> str:
+    """A temporal head's record as a line."""
+    figures = {"ROC-AUC": "roc_auc", "accuracy": "accuracy", "unscaled ROC-AUC": "roc_auc_unscaled"}
+    parts = [
+        f"{name} {record[field]:.4f} ± {record.get(f'{field}_std', 0.0):.4f}"
+        for name, field in figures.items()
+        if field in record
+    ]
+    return f"temporal head in epoch {record['epoch']}: {', '.join(parts)}"
 
 
 def expected_end(steps: int, seconds: float, left: int) -> list[str]:
@@ -44,101 +65,30 @@ def expected_end(steps: int, seconds: float, left: int) -> list[str]:
     return [line] if expected >= SHORTEST_FORETOLD else []
 
 
-def health(records: Sequence[Record], config: Config) -> list[str]:
-    """What the last record shows that those before did not: lines on the health of the training."""
-    if not records:
-        return []
-    if records[-1]["record"] == "epoch":
-        now = [record for record in records if record["record"] == "epoch"]
-        checks = CHECKS_OF_EPOCHS
-    else:
-        now = comparable(records, config.eval_protocol)
-        checks = CHECKS_OF_EVALUATIONS
-    found = [check(now, config) for check in checks if check(now[:-1], config) is None]
-    return [f"warning: {words}" for words in found if words is not None]
-
-
-def _ways_down(epochs: Iterable[Record], config: Config) -> list[float]:
-    """How far each epoch's loss has come: 0 at the plateau, 1 at the floor."""
-    floor, plateau = landmarks(config)
-    return [(plateau - record["loss"]) / max(plateau - floor, 1e-12) for record in epochs]
-
-
-def _find_plateau(epochs: Sequence[Record], config: Config) -> str | None:
-    ways = _ways_down(epochs, config)
-    last = ways[-PLATEAU_EPOCHS:]
-    if len(last) < PLATEAU_EPOCHS or any(abs(way) >= PLATEAU_MARGIN for way in last):
-        return None
-    if max(ways) > PLATEAU_MARGIN:
-        return (
-            f"the loss has gone back to its plateau for {PLATEAU_EPOCHS} epochs; --restart with a "
-            f"lower learning_rate than {config.learning_rate}"
-        )
-    steps = sum(math.ceil(record.get("windows", 0) / config.batch_size) for record in epochs)
-    return (
-        f"the loss has been at its plateau for {PLATEAU_EPOCHS} epochs ({steps} steps so far): no "
-        "temporal structure is learned yet. Features with a large common mean stay there for "
-        "thousands of steps: let it go on; else try a larger learning_rate or a smaller batch_size"
-    )
-
-
-def _find_collapse(epochs: Sequence[Record], config: Config) -> str | None:
-    spreads = [record["cosine_std"] for record in epochs if "cosine_std" in record]
-    if not spreads or spreads[-1] >= min(COLLAPSED_SPREAD, max(spreads) / 5):
-        return None
-    return (
-        f"the predicted cosines are nearly equal, standard deviation {spreads[-1]:.4f}: the "
-        f"training has collapsed; --restart with a lower learning_rate than {config.learning_rate}"
-    )
-
-
-def _find_saturation(epochs: Sequence[Record], config: Config) -> str | None:
-    tanh_alpha = epochs[-1].get("tanh_alpha", 0.0) if epochs else 0.0
-    if abs(tanh_alpha) <= LARGEST_TANH:
-        return None
-    return (
-        f"tanh(alpha) is saturated at {tanh_alpha:+.4f}, so that alpha hardly moves any more; "
-        f"--restart with a lower learning_rate than {config.learning_rate}"
-    )
-
-
-def _find_falling(scores: Sequence[Record], _: Config) -> str | None:
-    last = [record["accuracy"] for record in scores[-FALLS - 1 :]]
-    is_falling = all(after < before for before, after in itertools.pairwise(last))
-    if len(last) <= FALLS or not is_falling:
-        return None
-    error = math.sqrt(last[-1] * (1 - last[-1]) / scores[-1].get("snippets", math.inf))  # standard
-    best = best_evaluation(scores)
-    if last[0] - last[-1] <= error or best is None:
-        return None
-    return (
-        f"the probe has fallen {FALLS} times in a row; the best epoch so far is {best['epoch']}, "
-        f"accuracy {best['accuracy']:.4f}"
-    )
-
-
-Check = Callable[[Sequence[Record], Config], str | None]  # what to say, if anything
-CHECKS_OF_EPOCHS: list[Check] = [_find_plateau, _find_collapse, _find_saturation]
-CHECKS_OF_EVALUATIONS: list[Check] = [_find_falling]
-
-
 def summary(config: Config, records: Sequence[Record]) -> str:
-    """What a finished run prints: evaluations, the best epoch, warnings, where the time went."""
+    """What a finished run prints: evaluations, the best epochs, its state, where the time went."""
     scores = comparable(records, config.eval_protocol)
     lines = _probe_lines(records, scores) if scores else ["no linear probe was run"]
-    epochs = [record for record in records if record["record"] == "epoch"]
-    best = best_evaluation(scores)
-    has_gained = best is not None and (gain(scores, best) or 0) > 0
-    way = _ways_down(epochs[-1:], config)[0] if epochs else 1.0
-    if way < PLATEAU_MARGIN and not has_gained:
-        lines.append(
-            f"warning: the loss, {epochs[-1]['loss']:.4f}, is {'hardly' if way > 0 else 'not'} "
-            "below the plateau, "
-            f"{landmarks(config)[1]:.4f}, that a constant similarity reaches: no temporal "
-            "structure is learned yet. It takes more steps (epoch, or a smaller batch_size) or "
-            "another learning_rate; features with a large common mean stay there for long"
-        )
+    lines += _head_lines(head_evaluations(records))
+    state = state_of(records, config)
+    lines += [f"warning: {state.kind}: {state.words}"] if state.words else []
     return "\n".join([*lines, time_by_stage(records)])
+
+
+def _head_lines(heads: Sequence[Record]) -> list[str]:
+    """The epoch that the temporal head finds best, and whether it gains by it."""
+    best = best_head(heads)
+    if best is None:
+        return []
+    line = f"best epoch by the temporal head: {best['epoch']}, ROC-AUC {best['roc_auc']:.4f}"
+    above, spread = head_gain(heads, best), head_spread(heads)
+    if above is None:
+        return [line]
+    spreads = f", {above / spread:+.1f} times its spread over seeds" if spread else ""
+    lines = [f"{line} ({above:+.4f} against the untouched features{spreads})"]
+    if above < LEAST_GAIN * spread or above <= 0:
+        lines.append("warning: a head of this kind does not gain from these features")
+    return lines
 
 
 def _probe_lines(records: Sequence[Record], scores: Sequence[Record]) -> list[str]:
@@ -147,7 +97,10 @@ def _probe_lines(records: Sequence[Record], scores: Sequence[Record]) -> list[st
     if best is None:
         return lines
     above = gain(scores, best)
-    against = "" if above is None else f" ({above:+.4f} against the untouched features)"
+    against = "" if above is None else f" ({above:+.4f} against the untouched features"
+    if above is not None:
+        is_noise = 0 < above <= error_of(best)
+        against += f", within its standard error, {error_of(best):.4f})" if is_noise else ")"
     lines.append(f"best epoch by accuracy: {best['epoch']}, {best['accuracy']:.4f}{against}")
     ranked = {"ROC-AUC": "roc_auc", "average precision": "average_precision"}
     highest = {
@@ -165,12 +118,24 @@ def evaluation_table(records: Sequence[Record], scores: Sequence[Record]) -> str
     """All evaluations with the loss of their epochs, the best of the comparable ones marked."""
     losses = {r["epoch"]: r["loss"] for r in records if r["record"] == "epoch"}
     best = best_evaluation(scores)
-    lines = ["".join(f"{head:>10}" for head in ("epoch", "loss", *EVALUATION_COLUMNS.values()))]
+    heads = {r["epoch"]: r for r in head_evaluations(records)}
+    names = [
+        "epoch",
+        "steps",
+        "loss",
+        *EVALUATION_COLUMNS.values(),
+        *(["head AUC", "±"] if heads else []),
+    ]
+    lines = ["".join(f"{name:>10}" for name in names)]
     for record in evaluations(records):
         values = [losses.get(record["epoch"]), *map(record.get, EVALUATION_COLUMNS)]
+        if heads:
+            values += map(heads.get(record["epoch"], {}).get, ("roc_auc", "roc_auc_std"))
         cells = ["-" if value is None else f"{value:.4f}" for value in values]
         mark = "  <- best" if record is best else "" if record in scores else NOT_COMPARED
-        lines.append("".join(f"{cell:>10}" for cell in [record["epoch"], *cells]) + mark)
+        mark += "" if record.get("converged", True) else NOT_CONVERGED
+        steps = steps_until(records, record["epoch"])
+        lines.append("".join(f"{cell:>10}" for cell in [record["epoch"], steps, *cells]) + mark)
     return "\n".join(lines)
 
 
@@ -180,7 +145,8 @@ def time_by_stage(records: Sequence[Record]) -> str:
     def total(kind: str, field: str) -> float:
         return sum(record.get(field, 0.0) for record in records if record["record"] == kind)
 
-    epochs, probing = total("epoch", "seconds"), total("evaluation", "seconds")
+    epochs = total("epoch", "seconds")
+    probing = total("evaluation", "seconds") + total("head_evaluation", "seconds")
     reading, drawing = total("epoch", "seconds_reading"), total("epoch", "seconds_drawing")
     stages = {
         "computing": epochs - reading - drawing,

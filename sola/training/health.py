@@ -1,0 +1,156 @@
+"""The one verdict on a training: the state it is in, by all its records, and what follows.
+
+The line of an epoch, warnings, the summary and the command to run next are views of it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sola.config import Config
+from sola.method.matching import landmarks
+from sola.records import Record, best_evaluation, comparable, gain, steps_until
+
+PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
+PLATEAU_EPOCHS = 10  # at the plateau, until it is said
+EQUAL, ALWAYS_EQUAL = 0.01, 1e-5  # spread of the cosines: a fifth of what it was, or of all epochs
+LARGEST_TANH = 0.99  # beyond, tanh passes under 2 % of the gradient on to alpha
+FALLS = 3  # evaluations below the best, until it is said
+LOWER_RATE = 5.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What a training is: learning, at its plateau, collapsed, saturated or past its best.
+
+    words: what is seen, and what helps; none while it learns. remedy: the settings of the command
+    that helps. restarts: whether that begins anew.
+    """
+
+    kind: str
+    words: str = ""
+    remedy: tuple[str, ...] = ()
+    restarts: bool = False
+
+
+def state_of(records: Sequence[Record], config: Config) -> State:
+    """The state by all records so far; the worst one that holds."""
+    epochs = [record for record in records if record["record"] == "epoch"]
+    scores = comparable(records, config.eval_protocol)
+    ways = ways_down(epochs, config)
+    for find in (_collapsed, _saturated, _at_plateau, _past_its_best):
+        state = find(epochs, ways, scores, config)
+        if state is not None:
+            return state
+    return State("learning")
+
+
+def news(records: Sequence[Record], config: Config) -> list[str]:
+    """A warning, where the last record has changed the state."""
+    state = state_of(records, config)
+    is_new = bool(state.words) and state.kind != state_of(records[:-1], config).kind
+    return [f"warning: {state.kind}: {state.words}"] if is_new else []
+
+
+def ways_down(epochs: Sequence[Record], config: Config) -> list[float]:
+    """How far each epoch's loss has come: 0 at the plateau, 1 at the floor."""
+    floor, plateau = landmarks(config)
+    return [(plateau - record["loss"]) / max(plateau - floor, 1e-12) for record in epochs]
+
+
+def error_of(evaluation: Record) -> float:
+    """The standard error of an accuracy; 0 where the number of snippets is not on record."""
+    accuracy = evaluation["accuracy"]
+    return math.sqrt(accuracy * (1 - accuracy) / evaluation.get("snippets", math.inf))
+
+
+def has_gained(scores: Sequence[Record]) -> bool:
+    """Whether the probe is above the untouched features by more than its standard error."""
+    best = best_evaluation(scores)
+    return best is not None and (gain(scores, best) or 0.0) > error_of(best)
+
+
+def _anew(config: Config) -> dict[str, object]:
+    rate = config.learning_rate / LOWER_RATE
+    return {"remedy": (f"learning_rate={rate:.2g}",), "restarts": True}
+
+
+def _collapsed(
+    epochs: Sequence[Record], ways: list[float], _: Sequence[Record], config: Config
+) -> State | None:
+    """Nearly equal cosines; at the plateau they are what is best, so not there."""
+    spreads = [record["cosine_std"] for record in epochs if "cosine_std" in record]
+    if not spreads or (abs(ways[-1]) < PLATEAU_MARGIN and max(ways) < PLATEAU_MARGIN):
+        return None
+    if max(spreads) < ALWAYS_EQUAL:
+        return State(
+            "collapsed",
+            "the predicted cosines have been equal from the first epoch on. Are the snippets of a "
+            "video all alike, or their values beyond 1e18? python -m sola.prepare --check looks",
+        )
+    if spreads[-1] >= min(EQUAL, max(spreads) / 5):
+        return None
+    return State(
+        "collapsed",
+        f"the predicted cosines are nearly equal, standard deviation {spreads[-1]:.4f}; begin anew "
+        f"with a lower learning_rate than {config.learning_rate:g}",
+        **_anew(config),
+    )
+
+
+def _saturated(
+    epochs: Sequence[Record], _: list[float], __: Sequence[Record], config: Config
+) -> State | None:
+    tanh_alpha = epochs[-1].get("tanh_alpha", 0.0) if epochs else 0.0
+    if abs(tanh_alpha) <= LARGEST_TANH:
+        return None
+    return State(
+        "saturated",
+        f"tanh(alpha) is {tanh_alpha:+.4f}, so that alpha hardly moves any more; begin anew with a "
+        f"lower learning_rate than {config.learning_rate:g}",
+        **_anew(config),
+    )
+
+
+def _at_plateau(
+    epochs: Sequence[Record], ways: list[float], scores: Sequence[Record], config: Config
+) -> State | None:
+    """For long, or at the end; a training whose probe has gained has learned something."""
+    last = ways[-PLATEAU_EPOCHS:]
+    has_stayed = len(last) == PLATEAU_EPOCHS and max(map(abs, last)) < PLATEAU_MARGIN
+    has_ended = bool(epochs) and epochs[-1]["epoch"] >= config.epoch
+    if not (has_stayed or (has_ended and ways[-1] < PLATEAU_MARGIN)) or has_gained(scores):
+        return None
+    if max(ways) > PLATEAU_MARGIN:
+        return State(
+            "back at its plateau",
+            f"the loss, {epochs[-1]['loss']:.4f}, was below it before; begin anew with a lower "
+            f"learning_rate than {config.learning_rate:g}",
+            **_anew(config),
+        )
+    steps = steps_until(epochs, config.epoch)
+    return State(
+        "at its plateau",
+        f"the loss, {epochs[-1]['loss']:.4f}, is not below the {landmarks(config)[1]:.4f} that a "
+        f"constant similarity reaches, after {steps:,} steps: no temporal structure is learned "
+        "yet. Features with a large common mean stay there for thousands of steps: go on with more "
+        "epochs",
+        remedy=(f"epoch={2 * config.epoch}",),
+    )
+
+
+def _past_its_best(
+    _: Sequence[Record], __: list[float], scores: Sequence[Record], ___: Config
+) -> State | None:
+    """The last evaluations are all below an earlier one, by more than its standard error."""
+    best = max(scores, key=lambda record: record["accuracy"], default=None)
+    after = [record for record in scores if best is not None and record["epoch"] > best["epoch"]]
+    if len(after) < FALLS:
+        return None
+    if max(record["accuracy"] for record in after[-FALLS:]) >= best["accuracy"] - error_of(best):
+        return None
+    what = f"epoch {best['epoch']}" if best["epoch"] else "the untouched features, epoch 0,"
+    return State(
+        "past its best",
+        f"the last {FALLS} evaluations are below {what} with accuracy {best['accuracy']:.4f}",
+    )
