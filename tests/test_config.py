@@ -58,6 +58,27 @@ def test_whatever_looks_like_something_else_is_a_name(tmp_path, name):
     assert load(tmp_path, "exp_name: a\n", [f"exp_name={name}"]).exp_name == name.strip("'")
 
 
+def test_paths_may_have_home_and_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    config = load(tmp_path, "exp_name: $DATA\ndata_root: ~/rgb,$DATA/flow\n", ["label_base=~/l"])
+    assert config.data_root == "/home/me/rgb,/data/flow"
+    assert (config.label_base, config.exp_name) == ("/home/me/l", "$DATA")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("exp_name: a\nepoch 150\nseed: 1\n", 2),
+        ("epoch 150\nexp_name: a\n", 1),
+        ("exp_name: a\n# about it\n\nepoch 150\n", 4),
+    ],
+)
+def test_a_missing_colon_names_its_line(tmp_path, text, line):
+    with pytest.raises(ConfigError, match=f"line {line} has no colon, 'epoch 150'"):
+        load(tmp_path, text)
+
+
 def test_a_number_is_never_octal(tmp_path):
     config = load(tmp_path, "exp_name: a\nseed: 010\nuse_dissim_head: off\n", ["epoch=011"])
     assert (config.seed, config.epoch, config.use_dissim_head) == (10, 11, False)
@@ -65,6 +86,7 @@ def test_a_number_is_never_octal(tmp_path):
 
 BROKEN = {  # YAML line -> what the error must name
     "epohc: 3": "epohc; did you mean epoch",
+    "lr: 3": "lr; did you mean learning_rate",
     "quux: 3": "unknown key quux",
     "epoch: 3\nepoch: 4": "epoch is given twice",
     "epoch: many": "epoch is many; must be a whole number",

@@ -87,6 +87,23 @@ def test_positions_outside_are_refused():
             module(torch.zeros(1, 7, 6), positions=[position])
 
 
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((1, 9, 6), np.float32), r"takes a tensor \[B, T, C\], not ndarray"),
+        (torch.zeros(9, 6), r"takes \[B, T, 6\], not \[9, 6\]"),
+        (torch.zeros(1, 6, 9), r"takes \[B, T, 6\], not \[1, 6, 9\]"),
+        (torch.zeros(1, 9, 6, dtype=torch.float64), "weights are torch.float32, the features are"),
+        (torch.zeros(1, 9, 6, dtype=torch.int64), "the features are torch.int64"),
+    ],
+)
+def test_what_is_no_batch_of_features_is_refused_in_a_sentence(x, words):
+    module = open_module((5, 1), (1, 1))
+    for positions in (None, [3]):
+        with pytest.raises((TypeError, ValueError), match=words):
+            module(x, positions)
+
+
 def test_even_kernels_are_refused():
     with pytest.raises(ValueError, match="odd"):
         SoLaModule(4, 4, (4, 1))
@@ -124,6 +141,20 @@ def test_load_module_takes_sizes_from_the_weights(tmp_path):
         "alpha",
         *(f"conv_network.{i}.{kind}" for i in (0, 2, 4) for kind in ("weight", "bias")),
     }
+
+
+@pytest.mark.parametrize("wrapped", ["plain", "state_dict", "model"])
+def test_weights_as_others_save_them_are_loaded_and_it_is_said(tmp_path, capsys, wrapped):
+    module = open_module((5, 1), (1, 1))
+    weights = {f"module.{name}": value for name, value in module.state_dict().items()}
+    torch.save(
+        weights if wrapped == "plain" else {wrapped: weights, "epoch": 3}, tmp_path / "a.pth"
+    )
+    loaded = load_module(tmp_path / "a.pth")
+    assert torch.equal(loaded.alpha, module.alpha)
+    said = capsys.readouterr().out
+    assert "module. before its names is left out" in said
+    assert (f"its {wrapped} is taken" in said) == (wrapped != "plain")
 
 
 def test_reach_is_how_far_an_input_still_matters():

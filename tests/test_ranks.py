@@ -136,6 +136,9 @@ def test_a_foreign_launchers_variables_are_not_torchruns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert rank_count() == 1
     assert is_first_rank()
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # as some launchers leave them
+    assert rank_count() == 1
 
 
 def test_several_processes_do_not_share_a_gpu(monkeypatch):

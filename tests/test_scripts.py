@@ -45,7 +45,7 @@ def test_train_continue_and_process(workplace, run_here):
     [
         ([], ["required"]),
         (["--yaml_path=absent.yaml", "--load_model=1"], ["absent.yaml"]),
-        (["--yaml=tiny.yaml"], ["--help"]),
+        (["--yaml=tiny.yaml"], ["unknown option --yaml; did you mean --yaml_path?"]),
         (["--yaml_path=", "--load_model=1"], ["--yaml_path: is empty"]),
         (["--yaml_path=tiny.yaml", "--load_model=1", "--two\nlines"], ["two lines"]),
         (["--yaml_path=tiny.yaml", "--load_model=1", "epohc=3"], ["did you mean epoch"]),

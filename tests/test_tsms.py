@@ -224,6 +224,11 @@ def test_any_number_of_videos_of_any_length(tmp_path, count):
     assert ("above T = 200 averaged" in figure.get_supxlabel()) == (600 in lengths)
 
 
+def test_a_sheet_of_noise_is_no_large_file(tmp_path):
+    save_figure(tmp_path / "a.png", tsm_sheet("title", [picture(200, seed=n) for n in range(6)]))
+    assert (tmp_path / "a.png").stat().st_size < 300_000
+
+
 def test_windows_before_and_after_stand_beside_the_target(tmp_path):
     generator = np.random.default_rng(1)
     before, cosines = generator.uniform(0, 1, (4, 3, 3)), generator.uniform(-0.5, 1, (4, 3, 3))

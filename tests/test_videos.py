@@ -274,6 +274,15 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, labels):
         read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
 
 
+def test_a_label_folder_that_is_given_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not has_labels("evaluation")  # the usual one, which need not be there
+    with pytest.raises(DataError, match="label_base: labels: no such folder"):
+        has_labels("labels")
+    (tmp_path / "labels").mkdir()
+    assert not has_labels("labels")
+
+
 def test_label_folders_come_in_pairs(tmp_path):
     assert not has_labels(tmp_path)
     (tmp_path / "training_label").mkdir()
@@ -283,7 +292,7 @@ def test_label_folders_come_in_pairs(tmp_path):
     assert has_labels(tmp_path)
 
 
-def test_videos_to_draw_default_to_six_of_the_validation_split(workplace):
+def test_videos_to_draw_default_to_six_of_the_validation_split(workplace, capsys):
     validation = open_split("HACS_DATA", "validation", 16, STRICT)
     first_six = list(validation.videos)[:6]
     assert list(videos_to_draw("absent", validation, 16, STRICT)) == first_six
@@ -293,3 +302,8 @@ def test_videos_to_draw_default_to_six_of_the_validation_split(workplace):
     for name in "cab":
         np.save(workplace / "mine" / f"{name}.npy", np.zeros((3, 16)))
     assert list(videos_to_draw("mine", validation, 16, STRICT)) == ["a", "b", "c"]
+    for number in range(12):
+        (workplace / f"mine/d{number:02}.npy").symlink_to(workplace / "mine/a.npy")
+    capsys.readouterr()
+    assert len(videos_to_draw("mine", validation, 16, STRICT)) == 12
+    assert capsys.readouterr().out == "mine: of its 15 videos the first 12 are drawn\n"
