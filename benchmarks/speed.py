@@ -5,19 +5,16 @@
 Writes synthetic features of canonical size (600 + 120 videos of 2048 channels; 5 GB in --folder in
 all) and times each stage of ours and of the reference implementation (benchmarks/reference.py) in
 turn, and torch.mm's rate before and after each of ours, against which the arithmetic that a stage
-needs is held. Prints one table; below it these rates, the disk's, and the memory of a probe. About
-twelve minutes on 2 cores.
+needs is held. Prints one table; below it these rates, the disk's, and the memory of a probe. Twelve
+minutes to half an hour on 2 cores.
 """
 
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import common
@@ -31,7 +28,6 @@ LENGTHS = 31, 480  # snippets of a video
 MODULE_FLOP = 2 * (5 * 2048 * 512 + 512 * 512 + 512 * 2048)  # a snippet
 WINDOW_FLOP = 331e6  # forward and backward, as the gathered positions need it
 COLUMNS = "stage", "n", "ours, s", "reference, s", "reference / ours", "of torch.mm's rate"
-FIRST_EPOCH = "start of the demo to the end of its first epoch"
 
 
 @dataclass(frozen=True)
@@ -127,29 +123,6 @@ def disk_rates(path: Path) -> tuple[float, float]:
     return rates
 
 
-def first_epoch(folder: Path, number: int) -> float:
-    """Seconds from the start of the demo to the end of its first epoch."""
-    script, demo = common.REPOSITORY / "main_simsiam.py", common.REPOSITORY / "yamls/demo.yaml"
-    command = [sys.executable, "-u", script, f"--yaml_path={demo}", f"exp_name=demo{number}"]
-    started = time.perf_counter()
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 1/"):
-                seconds = time.perf_counter() - started
-                process.kill()
-    return seconds
-
-
-def print_start_up(folder: Path, repeats: int) -> None:
-    """Time --help, and the demo's first epoch; the first demo, not counted, makes the data."""
-    command = [sys.executable, common.REPOSITORY / "main_simsiam.py", "--help"]
-    run_help = partial(subprocess.run, command, stdout=subprocess.DEVNULL, check=True)
-    helps = [common.seconds_of(run_help) for _ in range(repeats + 1)]
-    epochs = [first_epoch(folder, number) for number in range(repeats + 1)]
-    for title, seconds in {"`--help`": helps, FIRST_EPOCH: epochs}.items():
-        common.print_row(title, repeats, common.spread(seconds[1:], ".2f"), "", "", "")
-
-
 def main() -> None:
     options = common.argument_parser(__doc__, repeats=7).parse_args()
     smaller, rates = 20 if options.small else 1, []
@@ -168,7 +141,6 @@ def main() -> None:
         common.print_row(*COLUMNS, is_head=True)
         for stage in plan(files, len(ours.run.inputs.videos), evaluated, options.repeats):
             rates += print_stage(stage, files, ours, reference)
-        print_start_up(folder, options.repeats)
     print(f"\n{common.machine()}; torch.mm {common.spread(rates, '.0f')} GFLOP/s; ", end="")
     print(f"disk {written:.2f} GB/s written, {read:.2f} read.")
     print(f"The evaluation's fit took {ours.scores['iterations']} iterations. ", end="")

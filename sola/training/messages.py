@@ -146,16 +146,17 @@ def time_by_stage(records: Sequence[Record]) -> str:
         return sum(record.get(field, 0.0) for record in records if record["record"] == kind)
 
     epochs = total("epoch", "seconds")
-    probing = total("evaluation", "seconds") + total("head_evaluation", "seconds")
+    probing, heads = total("evaluation", "seconds"), total("head_evaluation", "seconds")
     reading, drawing = total("epoch", "seconds_reading"), total("epoch", "seconds_drawing")
     stages = {
         "computing": epochs - reading - drawing,
         "waiting for files": reading,
         "probing": probing,
+        **({"temporal head": heads} if heads else {}),
         "drawing": drawing,
     }
     parts = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in stages.items())
-    return f"time: {_duration(epochs + probing)} ({parts})"
+    return f"time: {_duration(epochs + probing + heads)} ({parts})"
 
 
 def _duration(seconds: float) -> str:
