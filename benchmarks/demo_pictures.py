@@ -35,15 +35,8 @@ def main() -> None:
             shutil.copy(f"{config.data_root}/validation/{video}.npy", config.visualizing_dir)
         train(config)
         last = config.picture_folder / f"{config.exp_name}_epoch{config.epoch}.png"
-        copy_small(last, output / "demo_tsm.png")
-        copy_small(config.picture_folder / "curves.png", output / "demo_curves.png")
-
-
-def copy_small(source: Path, target: Path) -> None:
-    """Copy a picture with 256 colours at most."""
-    from PIL import Image
-
-    Image.open(source).convert("RGB").quantize(256).save(target, optimize=True)
+        shutil.copy(last, output / "demo_tsm.png")
+        shutil.copy(config.picture_folder / "curves.png", output / "demo_curves.png")
 
 
 if __name__ == "__main__":

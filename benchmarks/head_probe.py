@@ -49,7 +49,7 @@ def main() -> None:
     for epoch in saved_epochs(config):
         module = load_module(config.model_file(epoch), dilations=config.dilations)
         encoders[epoch] = partial(encode_video, module.to(device))
-    videos = temporal_head.drawn(*inputs.probed, config)
+    videos = temporal_head.seen(inputs.probed, config)
     common.print_row("epoch", "linear probe, ROC-AUC", *SHOWN, is_head=True)
     found = {}
     for epoch, encode in encoders.items():

@@ -74,7 +74,7 @@ def settings(**changes):
 
 
 def test_separable_features_score_one(tmp_path):
-    scores = probe(None, *both(tmp_path, separable), settings(eval_head_seeds=2), CPU)
+    scores = probe(None, both(tmp_path, separable), settings(eval_head_seeds=2), CPU)
     for figure in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
         assert scores[figure] > 0.999
         assert scores[f"{figure}_unscaled"] > 0.99
@@ -82,7 +82,7 @@ def test_separable_features_score_one(tmp_path):
 
 
 def test_labels_that_nothing_tells_score_half(tmp_path):
-    scores = probe(None, *both(tmp_path, noise), settings(), CPU)
+    scores = probe(None, both(tmp_path, noise), settings(), CPU)
     assert scores["roc_auc"] == pytest.approx(0.5, abs=0.06)
     assert scores["balanced_accuracy_unscaled"] == pytest.approx(0.5, abs=0.06)
 
@@ -90,7 +90,7 @@ def test_labels_that_nothing_tells_score_half(tmp_path):
 def test_context_is_found_by_the_head_and_not_by_the_linear_probe(tmp_path):
     videos, config = both(tmp_path, ordered), settings()
     linear = PROTOCOLS["logistic_regression"].probe(SoLaModule(C, 4), *videos, config, 0)
-    scores = probe(None, *videos, config, CPU)
+    scores = probe(None, videos, config, CPU)
     assert linear["roc_auc"] < 0.55
     assert scores["roc_auc"] > 0.9
 
@@ -102,7 +102,7 @@ def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
     torch.nn.init.constant_(module.alpha, 0.5)
     before, state = module.state_dict(), torch.random.get_rng_state()
     before = {name: value.clone() for name, value in before.items()}
-    first, second = (probe(module, *videos, config, CPU) for _ in range(2))
+    first, second = (probe(module, videos, config, CPU) for _ in range(2))
     seconds = {"seconds_encoding"}
     assert {k: first[k] for k in first.keys() - seconds} == {
         k: second[k] for k in second.keys() - seconds
@@ -111,15 +111,15 @@ def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
     assert same(before, module.state_dict())
     assert module.training
     assert torch.equal(state, torch.random.get_rng_state())
-    untouched = probe(None, *videos, config, CPU)
+    untouched = probe(None, videos, config, CPU)
     assert untouched["roc_auc"] != first["roc_auc"]
 
 
 def test_fewer_videos_are_drawn_with_the_seed(tmp_path):
     videos = both(tmp_path, separable)
     drawn = [
-        temporal_head.drawn(
-            *videos, settings(eval_head_videos=4, eval_head_videos_validation=2, seed=seed)
+        temporal_head.seen(
+            videos, settings(eval_head_videos=4, eval_head_videos_validation=2, seed=seed)
         )
         for seed in (0, 0, 1)
     ]
@@ -133,7 +133,7 @@ def test_fewer_videos_are_drawn_with_the_seed(tmp_path):
     )
     with pytest.raises(DataError, match="needs both"):
         [
-            temporal_head.drawn(one_kind, videos[1], settings(eval_head_videos=1, seed=seed))
+            temporal_head.seen([one_kind, videos[1]], settings(eval_head_videos=1, seed=seed))
             for seed in range(9)
         ]
 
@@ -246,7 +246,7 @@ def test_the_command_says_what_is_wrong(workplace, arguments, words):
 
 
 def test_all_figures_have_a_deviation(tmp_path):
-    scores = probe(None, *both(tmp_path, noise), settings(eval_head_seeds=2), CPU)
+    scores = probe(None, both(tmp_path, noise), settings(eval_head_seeds=2), CPU)
     for name in FIGURES:
         assert {f"{name}{suffix}" for suffix in ("", "_std", "_unscaled", "_unscaled_std")} <= {
             *scores

@@ -95,4 +95,4 @@ def _check_probe(data: DataSet) -> None:
         probed.append(ProbeVideos(split, [video.file for video in videos], labels))
     PROTOCOLS[data.config.eval_protocol].check(*probed, data.config)
     if data.config.eval_head:
-        temporal_head.drawn(*probed, data.config)
+        temporal_head.seen(probed, data.config)

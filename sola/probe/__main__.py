@@ -83,10 +83,12 @@ def compared(
         BadFiles("error"),
         config.eval_head_seeds,
     )
-    splits = [
-        {root: open_split(root, split, None, bad_files) for root in roots} for split in SPLITS
+    counts = config.eval_head_videos, config.eval_head_videos_validation
+    splits = [{r: open_split(r, split, None, bad_files) for r in roots} for split in SPLITS]
+    names = [
+        temporal_head.drawn(split, common_videos(config, parts, annotations), count, config.seed)
+        for split, parts, count in zip(SPLITS, splits, counts, strict=True)
     ]
-    names = [common_videos(config, of_split, annotations) for of_split in splits]
     for root in roots:
         files = [{v: of[root].videos[v] for v in n} for of, n in zip(splits, names, strict=True)]
         if annotations:
@@ -95,18 +97,14 @@ def compared(
             folders = [label_folder(label_base, split) for split in SPLITS]
             labels = [read_labels(*of, bad_files) for of in zip(folders, files, strict=True)]
         held = []
-        counts = config.eval_head_videos, config.eval_head_videos_validation
-        for split, of_split, found, count in zip(SPLITS, files, labels, counts, strict=True):
-            chosen = temporal_head.draw(split, len(found), count, config.seed)
-            videos = [[*found][i] for i in chosen]
-            is_action = [found[video] > 0 for video in videos]
-            probed = ProbeVideos(split, [of_split[video] for video in videos], is_action)
-            held.append(temporal_head.hold(probed, device, None))
-            held[-1].labels[:] = [found[video] for video in videos]
+        for split, of_split, found in zip(SPLITS, files, labels, strict=True):
+            is_action = [values > 0 for values in found.values()]
+            videos = ProbeVideos(split, [*of_split.values()], is_action)
+            held.append(temporal_head.hold(videos, device, None, [*found.values()]))
         scores = temporal_head.binary_scores(*held, seeds)
-        classes = 1 + max(int(of.max()) for part in labels for of in part.values())
+        classes = 1 + max(int(values.max()) for found in labels for values in found.values())
         if classes > 2:
-            scores |= temporal_head.class_scores(*held, seeds, classes) | {"classes": classes}
+            scores |= temporal_head.class_scores(*held, seeds, classes)
         yield root, scores
 
 
@@ -114,14 +112,14 @@ def common_videos(
     config: Config, parts: Mapping[str, Split], annotations: dict[str, Annotation]
 ) -> list[str]:
     """Videos of the first folder's subset that all folders have, annotated if any are."""
-    first, *others = parts.items()
-    videos = subset_of(first[0], first[1], config.seed, BadFiles("skip"))
+    (root, first), *others = parts.items()
+    videos = subset_of(root, first, config.seed, BadFiles("skip"))
     videos = [video for video in videos if all(video in part.videos for _, part in others)]
-    if annotations:
+    if annotations and videos:
         named = match(annotations, videos)
         videos = [v for v in videos if v in named and annotations[named[v]].actions is not None]
     if not videos:
-        raise DataError(f"no {first[1].name} video is in all of {', '.join(parts)}")
+        raise DataError(f"no {first.name} video is in all of {', '.join(parts)}")
     return videos
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,38 +37,35 @@ NO_LABEL = -100  # of what pads a short video, ignored by the loss
 Scaling = tuple[Tensor, Tensor]  # mean and deviation of every channel, [C] each
 
 
-def draw(split: str, videos: int, count: int, seed: int) -> np.ndarray:
-    """At most count of a split's videos, the same for the same seed: ascending indices."""
-    if count >= videos:
-        return np.arange(videos)
+def drawn(split: str, videos: Sequence[Any], count: int, seed: int) -> list[Any]:
+    """At most count of a split's videos, in their order, the same for the same seed."""
+    if count >= len(videos):
+        return [*videos]
     generator = random_generator(f"{split} videos of the head", seed)
-    return np.sort(generator.choice(videos, count, replace=False))
+    return [videos[i] for i in np.sort(generator.choice(len(videos), count, replace=False))]
 
 
-def drawn(
-    training: ProbeVideos, validation: ProbeVideos, config: Config
-) -> tuple[ProbeVideos, ProbeVideos]:
-    """The videos that the head sees, whatever the epoch. Raises DataError for one class alone."""
-    found = []
+def seen(videos: Sequence[ProbeVideos], config: Config) -> list[ProbeVideos]:
+    """The videos that heads see, training and validation. Raises DataError for one class alone."""
     counts = config.eval_head_videos, config.eval_head_videos_validation
-    for videos, count in zip((training, validation), counts, strict=True):
-        chosen = draw(videos.name, len(videos.files), count, config.seed)
-        files, labels = ([of[i] for i in chosen] for of in (videos.files, videos.labels))
-        found.append(ProbeVideos(videos.name, files, labels))
-    return tuple(found)
+    parts = []
+    for of, count in zip(videos, counts, strict=True):
+        pairs = [*zip(of.files, of.labels, strict=True)]
+        files, labels = zip(*drawn(of.name, pairs, count, config.seed), strict=True)
+        parts.append(ProbeVideos(of.name, [*files], [*labels]))
+    return parts
 
 
 def probe(
-    module: SoLaModule | None, training: ProbeVideos, validation: ProbeVideos, config: Config,
-    device: torch.device,
-) -> Scores:  # fmt: skip
-    """Scores of heads on a module's features of the drawn videos, or on untouched ones.
+    module: SoLaModule | None, videos: Sequence[ProbeVideos], config: Config, device: torch.device
+) -> Scores:
+    """Scores of heads on a module's features of training and validation, or on untouched ones.
 
-    Memory: all snippets of these videos, C * 4 bytes each, and a few crops' CROPS * CROP * C * 4.
+    Memory: all their snippets, C * 4 bytes each, and a few times CROPS * CROP * C * 4.
     """
     started = time.perf_counter()
     encode = None if module is None else partial(encode_video, module)
-    held = [hold(videos, device, encode) for videos in drawn(training, validation, config)]
+    held = [hold(part, device, encode) for part in seen(videos, config)]
     encoding = {"seconds_encoding": round(time.perf_counter() - started, 3)}
     return binary_scores(*held, config.eval_head_seeds) | encoding
 
@@ -138,9 +136,12 @@ class Held:
 
 
 def hold(
-    videos: ProbeVideos, device: torch.device, encode: Callable[[np.ndarray], np.ndarray] | None
+    videos: ProbeVideos,
+    device: torch.device,
+    encode: Callable[[np.ndarray], np.ndarray] | None,
+    labels: list[np.ndarray] | None = None,
 ) -> Held:
-    """Whole videos as encode, [T, C] -> [T, C'], makes them, or untouched."""
+    """Whole videos as encode, [T, C] -> [T, C'], makes them, or untouched; labels: of classes."""
     files = in_background(read_features, videos.files, threads=READERS, ahead=2 * READERS)
     features = []
     for file, x in zip(videos.files, progress(files, total=len(videos.files)), strict=True):
@@ -148,7 +149,7 @@ def hold(
         if not is_finite(x):
             raise DataError(f"{file.path}: the module's output is NaN or infinite there")
         features.append(torch.from_numpy(x).to(device))
-    return Held(features, videos.labels)
+    return Held(features, labels or videos.labels)
 
 
 def predictions(

@@ -51,7 +51,7 @@ def _score_head(
     config: Config, epoch: int, module: SoLaModule, inputs: Inputs, records: list[Record]
 ) -> None:
     started, device = time.perf_counter(), module.alpha.device
-    scores = temporal_head.probe(module if epoch else None, *inputs.probed, config, device)
+    scores = temporal_head.probe(module if epoch else None, inputs.probed, config, device)
     record = {"record": "head_evaluation", "epoch": epoch, **scores}
     record |= {"seconds": round(time.perf_counter() - started, 3)} | inputs.skipped
     append_record(config.metrics_file, record)

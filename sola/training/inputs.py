@@ -92,7 +92,7 @@ def _open_probed(
         probed.append(ProbeVideos(split.name, files, list(labels.values())))
     PROTOCOLS[config.eval_protocol].check(*probed, config)
     if config.eval_head:
-        temporal_head.drawn(*probed, config)
+        temporal_head.seen(probed, config)
     return tuple(probed)
 
 
