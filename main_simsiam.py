@@ -9,7 +9,6 @@ if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sola.config import Config, load_config
@@ -48,8 +47,7 @@ def next_commands(
     def command_with(script: str, *arguments: str) -> str:
         changed = {argument.partition("=")[0] for argument in arguments}
         kept = [s for s in options.overrides if s.partition("=")[0] not in changed]
-        path = Path(__file__).with_name(script)
-        return command(path, f"--yaml_path={options.yaml_path}", *kept, *arguments)
+        return command(script, f"--yaml_path={options.yaml_path}", *kept, *arguments)
 
     best = best_head(head_evaluations(records)) if config.eval_head else None
     best = best or best_evaluation(comparable(records, config.eval_protocol))
@@ -58,9 +56,11 @@ def next_commands(
     longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
     state = state_of(records, config)
     if state.remedy:
-        restart = ["--restart"] if state.restarts else []
-        mended = command_with("main_simsiam.py", *state.remedy, *restart)
-        return [f"next: {mended}", f"features all the same: {features}"]
+        script = "-m sola.prepare" if "--check" in state.remedy else "main_simsiam.py"
+        return [
+            f"next: {command_with(script, *state.remedy)}",
+            f"features all the same: {features}",
+        ]
     return [
         f"next: {features}",
         "for a head add --for=HEAD; for a baseline, untouched features: --load_model=0",

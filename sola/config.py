@@ -35,7 +35,10 @@ CHOICES = {
     "projection": ("identity",),
     "eval_protocol": ("logistic_regression", "sgd"),
 }
-LARGEST = {"seed": 2**63 - 1, "mlp_layer_num": 3, "eval_momentum": 0.999999, "num_workers": 1024}
+LARGEST = {
+    "seed": 2**63 - 1, "mlp_layer_num": 3, "eval_momentum": 0.999999, "num_workers": 1024,
+    "epoch": 10**6, "kernel_size1": 999, "kernel_size2": 999, "dilation1": 999, "dilation2": 999,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

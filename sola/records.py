@@ -47,8 +47,11 @@ def read_records(path: Path) -> list[Record]:
     """All records; a last line that a crash cut short is left out. Empty when there is no file."""
     if not path.exists():
         return []
+    *lines, rest = read_bytes(path).split(b"\n")
+    if b"\0" in rest:  # a disk's, not a killed process's
+        print(f"warning: {path} ends in zeros, which may have taken records with them")
     records = []
-    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
         with parsing(path, f"line {number} is damaged", "mend or remove that line", SolaError):
             record = json.loads(line)
             _check(record)

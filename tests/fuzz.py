@@ -24,8 +24,10 @@ import torch
 
 import main_simsiam
 import process_feature
+import sola.probe.temporal_head
 import sola.training.loop
 from sola.prepare import __main__ as prepare
+from sola.probe import __main__ as probe
 from sola.system.cli import run_script
 
 TRAIN = (main_simsiam.main, ["--yaml_path=tiny.yaml", "epoch=2", "num_workers=1"])
@@ -36,21 +38,30 @@ PREPARE = (prepare.main, ["--yaml_path=tiny.yaml", "--annotations=annotations.js
 ACTIONFORMER = (PROCESS[0], [*PROCESS[1], "--for=actionformer", PREPARE[1][1]])
 BEST = (process_feature.main, ["--yaml_path=tiny.yaml", "--load_model=best"])
 SKIP = (TRAIN[0], [*TRAIN[1], "on_bad_file=skip"])
+NEW = ["--yaml_path=new.yaml", "--features=HACS_DATA", PREPARE[1][1], "--fps=2", "--copy"]
+PREPARE_NEW = (prepare.main, NEW)
+ONE_FILE = (PROCESS[0], [*PROCESS[1], "--input=HACS_DATA/training/t5.npy", "--output=x.npy"])
+CSV, H5 = ((PROCESS[0], [*RESUME_PROCESS[1], f"--format={name}"]) for name in ("csv", "h5"))
+COMPARE = ["--features=HACS_DATA", "--features=transformed_features/tiny_2", "eval_head_seeds=1"]
+PROBE = (probe.main, ["--yaml_path=tiny.yaml", *COMPARE])
+PROBE_ANNOTATED = (probe.main, [*PROBE[1], PREPARE[1][1], "--fps=2"])
 KINDS = {
-    "HACS_DATA/training/t5.npy": [TRAIN, TRAIN_ON, PROCESS, SKIP],
-    "HACS_DATA/validation/v5.npy": [TRAIN, TRAIN_ON, PROCESS, SKIP],
-    "evaluation/training_label/t5.npy": [TRAIN, SKIP],
+    "HACS_DATA/training/t5.npy": [TRAIN, TRAIN_ON, PROCESS, SKIP, PREPARE_NEW, ONE_FILE, PROBE],
+    "HACS_DATA/validation/v5.npy": [TRAIN, TRAIN_ON, PROCESS, SKIP, PREPARE_NEW, PROBE],
+    "evaluation/training_label/t5.npy": [TRAIN, SKIP, PROBE],
     "visualizing/v6.npy": [TRAIN, SKIP],
     "HACS_DATA/training_duration.pkl": [TRAIN, PROCESS],
-    "HACS_DATA/validation_subset_list.pkl": [TRAIN, SKIP],
-    "tiny.yaml": [TRAIN, PROCESS],
-    "annotations.json": [PREPARE, ACTIONFORMER],
+    "HACS_DATA/validation_subset_list.pkl": [TRAIN, SKIP, PROBE],
+    "tiny.yaml": [TRAIN, PROCESS, PROBE],
+    "annotations.json": [PREPARE, ACTIONFORMER, PREPARE_NEW, PROBE_ANNOTATED],
     "models/tiny/config.yaml": [TRAIN, RESUME_PROCESS],
-    "models/tiny/tiny_2.pt": [TRAIN, PROCESS],
+    "models/tiny/tiny_2.pt": [TRAIN, PROCESS, ONE_FILE],
     "models/tiny/state_2-0.pt": [TRAIN, TRAIN_ON],
     "models/tiny/metrics.jsonl": [TRAIN, BEST],
     "transformed_features/tiny_2/manifest.json": [RESUME_PROCESS],
-    "transformed_features/tiny_2/training/t5.npy": [RESUME_PROCESS],
+    "transformed_features/tiny_2/training/t5.npy": [RESUME_PROCESS, PROBE],
+    "transformed_features/tiny_2_csv/training/t5.csv": [CSV],
+    "transformed_features/tiny_2_h5/training/t5.h5": [H5],
 }
 HOSTILE = [
     b"",
@@ -174,6 +185,7 @@ def main(folder: Path, seed: int, rounds: int) -> None:
     torch.set_num_threads(1)
     sola.training.loop.draw_tsms = lambda *_: None  # which takes long
     sola.training.loop.draw_curves = lambda *_: None
+    sola.probe.temporal_head.STEPS = 2
     place = Path(tempfile.mkdtemp(dir=folder.parent)) / "copy"
     moments = random.Random(seed)
     contents = [(folder / name).read_bytes() for name in KINDS]
@@ -182,11 +194,12 @@ def main(folder: Path, seed: int, rounds: int) -> None:
         shutil.copytree(folder, place, symlinks=True)
         os.chdir(place)
         if number < 0:  # the first two rounds damage nothing, and show what memory is needed
-            wrong = "".join(run(*script) for script in (TRAIN_ON, PROCESS, SKIP, PREPARE))
+            scripts = (TRAIN_ON, PROCESS, SKIP, PREPARE, PREPARE_NEW, ONE_FILE, PROBE_ANNOTATED)
+            wrong = "".join(run(*script) for script in scripts)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             name = "nothing"
         else:
-            name = list(KINDS)[number % len(KINDS)]
+            name = moments.choice(list(KINDS))
             data = (folder / name).read_bytes()
             changed = restructure(data, name, moments) if moments.random() < 0.4 else None
             data = damage(data, moments, contents) if changed is None else changed

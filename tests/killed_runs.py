@@ -1,20 +1,26 @@
-"""Run a script in processes that are ended at seeded moments, then to its end.
+"""Run scripts in processes that are ended at seeded moments, then to their end.
 
-    python tests/killed_runs.py SCRIPT SEED KILLS ARGUMENT...
+    python tests/killed_runs.py SEED KILLS ROOM...
 
+A room is a script and its arguments, as JSON. The seeded numbers say which rooms the kills hit.
 "NAME" in the arguments stands for whole in one run that nothing disturbs, whose time bounds the
-moments, and for killed in the runs that follow. Processes are forks of this one, which has all
-modules loaded, so that a run takes tenths of a second. Prints how each of them ended.
+moments, and for killed in the runs that follow; "ALIAS" for NAME or link_NAME. What is in a folder
+killed is removed when a run has ended by itself, so that later kills meet work. Processes are forks
+of this one, which has all modules loaded, so that a run takes tenths of a second. Prints how each
+of them ended: first, killed or last, and its status.
 """
 
 import contextlib
 import importlib
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import sklearn.linear_model
 import sklearn.metrics  # noqa: F401  (loaded once, for all processes)
@@ -60,20 +66,35 @@ def end_of(process: int, seconds: float | None = None, kind: int = 0) -> int:
     return status
 
 
-def main(script: str, seed: int, kills: int, arguments: list[str]) -> None:
+def main(seed: int, kills: int, rooms: list[list[str]]) -> None:
     torch.set_num_threads(1)
     leave_on_signals()  # as the scripts do from their first line on; forks inherit it
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     moments = random.Random(seed)
-    started = time.perf_counter()
-    print(end_of(start(script, [a.replace("NAME", "whole") for a in arguments], 300.0)))
-    duration = time.perf_counter() - started
-    arguments = [a.replace("NAME", "killed") for a in arguments]
+    durations = {}  # room -> seconds of its whole run
+
+    def start_room(room: int, name: str, state_seconds: float = 300.0) -> int:
+        script, *arguments = rooms[room]
+        alias = moments.choice(["NAME", "link_NAME"])
+        arguments = [a.replace("ALIAS", alias).replace("NAME", name) for a in arguments]
+        return start(script, arguments, state_seconds)
+
     for _ in range(kills):
-        process = start(script, arguments, moments.choice([0.0, 300.0]))
-        print(end_of(process, moments.uniform(0, duration / 2), moments.choice(KINDS)))
-    print(end_of(start(script, arguments, 300.0)))
+        room = moments.randrange(len(rooms))
+        if room not in durations:
+            importlib.import_module(rooms[room][0])
+            started = time.perf_counter()
+            print("first", end_of(start_room(room, "whole")))
+            durations[room] = time.perf_counter() - started
+        process = start_room(room, "killed", moments.choice([0.0, 300.0]))
+        status = end_of(process, moments.uniform(0, durations[room] / 2), moments.choice(KINDS))
+        print("killed", status)
+        if status == 0:
+            for folder in Path("killed").glob("*"):
+                shutil.rmtree(folder)
+    for room in durations:
+        print("last", end_of(start_room(room, "killed")))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    main(int(sys.argv[1]), int(sys.argv[2]), list(map(json.loads, sys.argv[3:])))

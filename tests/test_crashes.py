@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import resource
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import REPOSITORY, replace, same, weights_after, without_seconds
+from helpers import REPOSITORY, contents, replace, same, weights_after, without_seconds
 
 from sola.config import load_config
 from sola.errors import SolaError
@@ -27,24 +28,25 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1
 SCRIPT = [sys.executable, "-u", "-W", "error", str(REPOSITORY / "main_simsiam.py")]
 
 
-def run_killed(workplace, kills, script, *arguments):
-    """Ends of the processes of tests/killed_runs.py: a whole run, killed ones, the last one."""
-    command = [sys.executable, str(REPOSITORY / "tests/killed_runs.py"), script, "3", str(kills)]
+def run_killed(workplace, kills, *rooms):
+    """tests/killed_runs.py, which ends well: a whole run, killed ones, a last one of each room."""
+    command = [sys.executable, str(REPOSITORY / "tests/killed_runs.py"), "3", str(kills)]
     output = subprocess.run(
-        [*command, "--yaml_path=tiny.yaml", *arguments],
+        [*command, *map(json.dumps, rooms)],
         cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    first, *killed, last = map(int, output.split())
-    assert (first, last) == (0, 0)
+    ends = [line.split() for line in output.splitlines()]
+    killed = [int(status) for about, status in ends if about == "killed"]
     assert len(killed) == kills
     assert set(killed) <= {-9, 130, 143, 0}
     assert killed[:3].count(0) <= 1  # the moments lie within the runs
+    assert {status for about, status in ends if about != "killed"} == {"0"}
     assert "Traceback" not in (workplace / "output.txt").read_text()
 
 
 def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
-    settings = ["exp_name=NAME", "epoch=10", "saving_epoch=10"]
-    run_killed(workplace, kills, "main_simsiam", *settings)
+    settings = ["--yaml_path=tiny.yaml", "exp_name=NAME", "epoch=10", "saving_epoch=10"]
+    run_killed(workplace, kills, ["main_simsiam", *settings])
     whole, killed = (replace(config, exp_name=name, epoch=10) for name in ("whole", "killed"))
     assert without_seconds(whole) == without_seconds(killed)
     assert whole.model_file(10).read_bytes() == killed.model_file(10).read_bytes()
@@ -74,15 +76,27 @@ def test_pictures_of_a_killed_run_are_those_of_a_whole_one(workplace, drawing_co
     assert {path.name: path.read_bytes() for path in config.picture_folder.iterdir()} == whole
 
 
-def test_a_dump_killed_at_any_moment_ends_as_if_it_had_not_been(workplace, config, kills):
+def test_what_kills_interrupt_is_written_whole_in_the_end(workplace, config, annotations, kills):
     train(replace(config, epoch=2))
-    run_killed(workplace, kills, "process_feature", "--load_model=2", "feature_save_path=NAME")
-    contents = [
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
-        for folder in (workplace / "whole/tiny_2", workplace / "killed/tiny_2")
-    ]
-    assert len(contents[0]) == 22
-    assert contents[0] == contents[1]
+    (workplace / "a.json").write_text(json.dumps({"database": annotations}))
+    for name in ("whole", "killed"):
+        (workplace / name).mkdir()
+        (workplace / f"link_{name}").symlink_to(name)
+    write = ["process_feature", "--yaml_path=tiny.yaml", "--load_model=2", "--overwrite"]
+    source, output = "--input=HACS_DATA/training/t5.npy", "--output=ALIAS/file/x.npy"
+    features = ["--features=HACS_DATA", "--annotations=a.json", "--copy"]
+    rooms = {
+        "dump": [*write[:-1], "feature_save_path=ALIAS/dump"],
+        "head": [*write[:-1], "--for=bmn", "--annotations=a.json", "--output=NAME/head"],
+        "file": [*write, source, output],
+        "data": ["sola.prepare.__main__", "--yaml_path=NAME/data/new.yaml", *features],
+    }
+    run_killed(workplace, kills, *rooms.values())
+    whole, killed = (contents(workplace / name) for name in ("whole", "killed"))
+    assert {path.parts[0] for path in whole} <= rooms.keys()
+    assert whole.keys() == killed.keys() != set()
+    for path, data in killed.items():
+        assert data.replace(b"killed", b"whole") == whole[path]
 
 
 def interrupts_at_step(patch, number, interrupt):

@@ -239,6 +239,18 @@ def test_labels_that_are_there_stay_unless_overwritten(workplace, annotations):
         run(*arguments, "--overwrite", yaml="tiny.yaml")
 
 
+def test_leftovers_of_a_killed_run_are_cleared(workplace, annotations):
+    write(workplace / "a.json", annotations)
+    (workplace / "..new.yaml.tmp.12345678.tmp").touch()
+    run("--features=HACS_DATA", "--annotations=a.json")
+    places = ["HACS_DATA/.training_duration.pkl", "evaluation/training_label/.t5.npy"]
+    (workplace / "evaluation/training_label/t5.npy").unlink()
+    for place in places:
+        (workplace / f"{place}.12345678.tmp").touch()
+    run("--annotations=a.json", "--fps=2", "--overwrite", yaml="tiny.yaml")
+    assert not list(workplace.rglob("*.tmp"))
+
+
 def test_missing_files_of_a_data_root_are_listed_and_taken_off_again(workplace, annotations):
     arguments = [f"--annotations={write(workplace / 'a.json', annotations)}", "--overwrite"]
     path = workplace / "HACS_DATA/training/t5.npy"

@@ -18,6 +18,7 @@ from loaders import settings
 from sola.errors import CheckpointError, DataError, SolaError
 from sola.export import dump, encoder
 from sola.export.dump import export_features
+from sola.export.formats import Form, csv_blocks
 from sola.export.source import Target
 from sola.method.module import SoLaModule, encode_video
 from sola.method.weights import file_sha256, load_module
@@ -186,6 +187,35 @@ def test_complete_videos_are_not_computed_again(trained):
     assert_complete(folder, trained.model_file(2))  # gone.npy is
     assert all(times_of(folder)[path] != before[path] for path in rest)
     assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("format", ["npy", "h5", "csv"])
+def test_damaged_features_are_written_again(five_videos, capsys, format):
+    target = Target(form=Form(format=format))
+    folder = export_features(five_videos, "2", target)
+    good = contents(folder)
+    damages = [
+        lambda data: b"",
+        lambda data: bytes(len(data)),
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1024] + bytes(1024),
+    ]
+    names = ["training/t3", "training/t5", "training/t6", "validation/v5"]
+    for damage, name in zip(damages, names, strict=True):
+        path = folder / f"{name}.{format}"
+        path.write_bytes(damage(path.read_bytes()))
+    export_features(five_videos, "2", target)
+    assert "4 of 5 videos to encode" in capsys.readouterr().out
+    assert contents(folder) == good
+
+
+def test_a_csv_is_written_in_blocks(monkeypatch):
+    features = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+    whole = b"".join(csv_blocks(features))
+    monkeypatch.setattr("sola.export.formats.CSV_ROWS", 3)
+    *blocks, last = csv_blocks(features)
+    assert b"".join([*blocks, last]) == whole
+    assert [block.count(b"\n") for block in (*blocks, last)] == [1, 3, 3, 1]
 
 
 def test_features_of_two_checkpoints_or_inputs_are_never_mixed(trained, capsys):
@@ -409,7 +439,7 @@ class Narrowing(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.alpha = torch.nn.Parameter(torch.zeros(1))
+        self.alpha, self.reach = torch.nn.Parameter(torch.zeros(1)), 0
         self.conv_network = torch.nn.Sequential(torch.nn.Conv1d(FEATURE_DIM, 10, 1))
 
     def forward(self, x):

@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from sola.errors import DataError, SolaError, parsing, shown
-from sola.system.files import clear_temporary, write_atomically
+from sola.system.files import clear_temporary, only_user_of, write_atomically
 
 
 def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(tmp_path):
@@ -44,11 +44,23 @@ def test_temporary_files_have_names_of_their_own_and_follow_no_link(tmp_path, mo
     assert (tmp_path / "v.npy").read_bytes() == b"content"
 
 
-def test_leftovers_are_cleared_by_suffix(tmp_path):
-    for name in (".a.npy.1f.tmp", ".b.h5.1f.tmp", ".mine.npy", "c.npy"):
+def test_leftovers_are_cleared_by_name(tmp_path):
+    left = ".b.h5.12345678.tmp"
+    for name in (".a.npy.1234abcd.tmp", left, ".mine.npy", ".mine.npy.tmp", "c.npy"):
         (tmp_path / name).touch()
-    clear_temporary(tmp_path, ".npy")
-    assert {path.name for path in tmp_path.iterdir()} == {".b.h5.1f.tmp", ".mine.npy", "c.npy"}
+    clear_temporary(tmp_path, "*.npy")
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {left, ".mine.npy", ".mine.npy.tmp", "c.npy"}
+
+
+def test_who_locks_a_file_or_a_folder_clears_what_a_killed_one_left(tmp_path):
+    (tmp_path / "x[1]").mkdir()
+    others = [".x1.12345678.tmp", ".x[1].npy.12345678.tmp", "x[1]/.x.tmp"]
+    for name in (*others, ".x[1].12345678.tmp", "x[1]/.annotations.json.12345678.tmp"):
+        (tmp_path / name).touch()
+    with only_user_of(tmp_path / "x[1]"):
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tmp")}
+    assert left == set(others)
 
 
 def test_a_parsers_error_is_one_line_that_keeps_its_cause():

@@ -16,6 +16,8 @@ from helpers import FEATURE_DIM, REPOSITORY, replace, write_index_files
 
 from sola.errors import CheckpointError, SolaError
 from sola.export.dump import export_features
+from sola.export.formats import Form
+from sola.export.source import Target
 from sola.method.module import SoLaModule
 from sola.method.weights import load, load_module, load_weights
 from sola.prepare import __main__ as prepare
@@ -26,6 +28,8 @@ def test_damaged_files_of_every_kind(request, workplace, config):
     write_index_files(workplace)
     train(replace(config, epoch=2))
     export_features(config, "2")
+    for name in ("csv", "h5"):
+        export_features(config, "2", Target(form=Form(format=name), suffix=f"_{name}"))
     shutil.rmtree(workplace / "evaluation")  # which prepare then makes
     database = {
         path.stem: {
@@ -144,6 +148,12 @@ def test_checkpoints_of_something_else_are_refused(checkpoint, spoil):
         weights["alpha"] = torch.zeros(1, dtype=torch.int64)
     torch.save([weights] if spoil == "list" else weights, checkpoint)
     refused(checkpoint, "")
+
+
+@pytest.mark.parametrize("kernel_sizes", [(1001, 1), (1, 1001)])
+def test_a_kernel_that_would_take_minutes_is_refused(checkpoint, kernel_sizes):
+    torch.save(SoLaModule(FEATURE_DIM, 8, kernel_sizes).state_dict(), checkpoint)
+    refused(checkpoint, "a kernel of 1001 snippets")
 
 
 class Executed:

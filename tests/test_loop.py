@@ -244,6 +244,19 @@ def test_bad_data_is_met_before_anything_is_written(workplace, config):
     assert [path.name for path in (workplace / "visualizing").iterdir()] == ["v6.npy"]
 
 
+def test_features_that_are_replaced_under_a_run_end_it(workplace, config, monkeypatch):
+    real, path = loop.training_step, workplace / "HACS_DATA/training/t5.npy"
+
+    def step(*arguments):
+        path.unlink()
+        np.save(path, np.full((40, 16), np.inf, np.float64))
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "training_step", step)
+    with pytest.raises(DataError, match=r"t5\.npy: of another size"):
+        train(config)
+
+
 def test_no_video_longer_than_a_window(config):
     with pytest.raises(SolaError, match="no video is longer than sampling_duration"):
         train(replace(config, sampling_duration=500))

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from sola.config import Config
+from sola.export.encoder import moving_average
 from sola.method.matching import SimilarityMatching
-from sola.method.module import SoLaModule, encode_video, lay_out_taps
+from sola.method.module import SoLaModule, encode_video, in_blocks, lay_out_taps
 from sola.method.weights import load_module
 
 SHAPES = [((5, 1), (1, 1)), ((3, 3), (2, 1)), ((1, 1), (1, 1)), ((7, 5), (3, 2)), ((1, 3), (1, 4))]
@@ -166,6 +167,20 @@ def test_reach_is_how_far_an_input_still_matters():
         module(x)[:, 30].sum().backward()
         seen = x.grad.abs().sum(dim=(0, 2)).nonzero()
         assert (seen.min(), seen.max()) == (30 - reach, 30 + reach)
+
+
+@pytest.mark.parametrize(("kernel_sizes", "dilations"), SHAPES)
+@pytest.mark.parametrize("length", [1, 7, 8, 61])
+def test_a_long_video_is_encoded_in_blocks(monkeypatch, kernel_sizes, dilations, length):
+    module = open_module(kernel_sizes, dilations)
+    features = np.random.default_rng(0).standard_normal((length, 6)).astype(np.float32)
+    with torch.no_grad():
+        whole = module(torch.from_numpy(features)[None])[0].numpy()
+    averaged = moving_average(features, 9)
+    monkeypatch.setattr("sola.method.module.BLOCK", 7)
+    np.testing.assert_allclose(encode_video(module, features), whole, rtol=1e-5, atol=1e-6)
+    in_parts = in_blocks(lambda part: moving_average(part, 9), features, 4)
+    np.testing.assert_allclose(in_parts, averaged, rtol=1e-5, atol=1e-6)
 
 
 def test_encoding_keeps_shape_and_leaves_no_graph():

@@ -2,15 +2,17 @@
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY, as_rank, replace, without_seconds
+from helpers import REPOSITORY, as_rank, contents, replace, without_seconds
 
 from sola.errors import SolaError
 from sola.export.dump import export_features
@@ -40,6 +42,11 @@ def torchrun(count: int, *command: str, cwd):
             process.communicate()
 
 
+def children(process: int) -> list[int]:
+    """The ranks that a torchrun has started."""
+    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
 def test_ranks_train_as_one_process_does(workplace, config):
     count, storage = 2, "files"
     # 11 windows in batches of 5, the last of one: a rank is left without any. 51 steps.
@@ -65,17 +72,33 @@ def test_ranks_train_as_one_process_does(workplace, config):
                 assert other[key] == pytest.approx(value, abs=1e-5)
 
 
-def test_ranks_write_the_features_that_one_process_writes(workplace, config):
+def test_ranks_write_the_features_that_one_process_writes(workplace, config, kills):
+    """Also when a rank, or all there is, was killed while they did."""
     train(replace(config, epoch=2))
     folder = export_features(config, "last")
-    alone = {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))}
-    shutil.rmtree(folder)
+    alone = contents(folder)
     command = ["process_feature.py", "--yaml_path=tiny.yaml", "--load_model=last"]
+    moments = random.Random(3)
+    for _ in range(max(1, kills // 10)):
+        shutil.rmtree(folder, ignore_errors=True)
+        written = moments.randrange(20)  # files of 21
+        with torchrun(2, *command, cwd=workplace) as process:
+            while process.poll() is None and len([*folder.glob("*/*.npy")]) <= written:
+                time.sleep(0.0005)
+            victims = children(process.pid)
+            if moments.random() < 0.5:
+                victims = [*victims, process.pid]
+            else:
+                victims = [moments.choice(victims)] if victims else []
+            for victim in victims:
+                with contextlib.suppress(ProcessLookupError):  # it was quicker
+                    os.kill(victim, signal.SIGKILL)
+            process.communicate(timeout=60)
     with torchrun(2, *command, cwd=workplace) as process:
         output, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     assert output.count("21 videos complete") == 1
-    assert {path: path.read_bytes() for path in sorted(folder.glob("*/*.npy"))} == alone
+    assert contents(folder) == alone
 
 
 def test_a_stop_of_all_ranks_loses_no_epoch(workplace, config):
@@ -107,8 +130,7 @@ def test_a_rank_that_dies_ends_the_run(workplace, config):
         for line in process.stdout:
             if line.startswith("epoch 3/"):
                 break
-        ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(ranks[-1]), signal.SIGKILL)
+        os.kill(children(process.pid)[-1], signal.SIGKILL)
         process.communicate(timeout=60)
     assert process.returncode != 0
     assert read_records(config.metrics_file)[-1]["epoch"] >= 3  # whole lines

@@ -32,6 +32,18 @@ def test_a_record_that_was_cut_short_is_left_out(tmp_path):
             read_records(path)
 
 
+def test_zeros_at_the_end_are_said(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    for record in (evaluation(1, 0.5), evaluation(2, 0.6)):
+        append_record(path, record)
+    line = path.read_bytes().splitlines(keepends=True)[0]
+    assert len(read_records(path)) == 2
+    assert capsys.readouterr().out == ""
+    path.write_bytes(line.ljust(path.stat().st_size, b"\0"))
+    assert [record["epoch"] for record in read_records(path)] == [1]
+    assert f"warning: {path} ends in zeros" in capsys.readouterr().out
+
+
 def evaluation(epoch, accuracy, protocol="sgd", **others):
     figures = ("balanced_accuracy", "roc_auc", "average_precision", "majority_share")
     scores = dict.fromkeys(figures, 0.5)

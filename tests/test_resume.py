@@ -186,6 +186,16 @@ def test_a_finished_run_is_left_alone(config, capsys):
     assert "4 of 4 epochs are done" in capsys.readouterr().out
 
 
+def test_a_record_that_a_disk_lost_is_said_once(config, capsys):
+    train(replace(config, epoch=2))
+    size = config.metrics_file.stat().st_size
+    lines = config.metrics_file.read_bytes().splitlines(keepends=True)
+    assert b'"evaluation", "epoch": 2' in lines[-1]
+    config.metrics_file.write_bytes(b"".join(lines[:-1]).ljust(size, b"\0"))
+    train(config)
+    assert capsys.readouterr().out.count("metrics.jsonl ends in zeros") == 1
+
+
 def test_another_run_is_not_continued(workplace, config):
     train(config)
     for changes in (

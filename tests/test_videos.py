@@ -46,6 +46,16 @@ def test_a_header_that_pythons_parser_gives_up_on_is_a_bad_file(tmp_path):
         open_array(path)
 
 
+@pytest.mark.parametrize("new", [np.ones((9, 4)), np.ones((5, 6)), np.ones((7, 4), np.float32)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_that_is_replaced_under_a_run_is_named(tmp_path, new, order):
+    np.save(tmp_path / "a.npy", np.asarray(np.zeros((7, 4)), order=order))
+    file = open_features(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", new)
+    with pytest.raises(DataError, match=r"a\.npy: of another size than when the run started"):
+        read_features(file, [0, 1])
+
+
 def test_a_video_of_one_snippet_keeps_its_rank(tmp_path):
     np.save(tmp_path / "v.npy", VALUES[:1])
     assert read_features(open_joined([tmp_path / "v.npy"], 5)).shape == (1, 5)
@@ -108,7 +118,7 @@ def test_a_file_that_shrinks_during_the_run_is_an_error(tmp_path):
     np.save(tmp_path / "v.npy", VALUES)
     array = open_features(tmp_path / "v.npy")
     os.truncate(tmp_path / "v.npy", 200)
-    with pytest.raises(DataError, match="shorter"):
+    with pytest.raises(DataError, match="of another size"):
         read_features(array, [10, 11])
 
 

@@ -28,6 +28,7 @@ class ArrayFile:
     dtype: np.dtype
     fortran_order: bool
     offset: int  # of the first value, in bytes
+    size: int = 0  # of the file, in bytes
 
     @property
     def length(self) -> int:
@@ -53,10 +54,13 @@ class ArrayFile:
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         runs = np.flatnonzero(np.diff(rows, prepend=-2, append=self.length + 1) != 1)
         with open(self.path, "rb") as file:
+            is_as_it_was = os.fstat(file.fileno()).st_size == self.size
             for first, last in itertools.pairwise(runs):  # consecutive rows
                 file.seek(self.offset + int(rows[first]) * row_bytes)
-                if file.readinto(values[first:last]) != (last - first) * row_bytes:
-                    raise BadFileError(self.path, "shorter than when the run started")
+                read = file.readinto(values[first:last])
+                is_as_it_was &= read == (last - first) * row_bytes
+        if not is_as_it_was:
+            raise BadFileError(self.path, "of another size than when the run started")
         return values
 
 
@@ -125,7 +129,7 @@ def open_array(path: str | Path) -> ArrayFile:
     if needed > size:
         what = f"truncated, {size} bytes where its header says {shown(needed)}"
         raise BadFileError(path, what)
-    return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset)
+    return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset, size)
 
 
 def open_features(path: str | Path) -> ArrayFile:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 from sola.config import Config
 from sola.data.annotations import split_of_names
-from sola.data.features import open_array
 from sola.data.times import TimeAxis
 from sola.errors import BadFileError, SolaError, parsing, shown
 from sola.export.dump import output_folder
 from sola.export.encoder import find_checkpoint
-from sola.export.formats import Form
+from sola.export.formats import Form, shape_of
 from sola.export.ground_truth import ANNOTATIONS, OF_BMN
 from sola.export.heads import HEADS, LEVELS, link_of
 from sola.export.manifest import read_manifest
@@ -57,7 +56,7 @@ def check_features(config: Config, load_model: str, target: Target) -> None:
             root = link_of(folder) if head == "gtad-hacs" else folder
         paths = [form.place(root, split) / f"{entry.file}.{form.format}" for split in splits]
         try:
-            shapes[video] = _shape(next(filter(Path.is_file, paths), paths[0]), form)
+            shapes[video] = shape_of(next(filter(Path.is_file, paths), paths[0]), form.format)
         except (BadFileError, OSError) as error:
             problems.append(f"{shown(video)}: {error}")
     guide = _read(folder / f"{head}.md").decode()
@@ -110,20 +109,6 @@ def _of_labels_and_link(folder: Path, head: str, entries: dict[str, Entry]) -> I
             files = {entry.file for entry in entries.values()}
             if not files == listed == {*json.loads(content)}:
                 yield f"{' and '.join(OF_BMN)} have other videos than {ANNOTATIONS}"
-
-
-def _shape(path: Path, form: Form) -> tuple[int, ...]:
-    """T and C of a file. Raises BadFileError or OSError."""
-    if form.format == "npy":
-        return open_array(path).shape
-    with parsing(path, "not readable", kind=BadFileError):
-        if form.format == "h5":
-            import h5py
-
-            with h5py.File(path) as file:
-                return file[path.stem].shape
-        header, *rows = path.read_bytes().splitlines()
-        return len(rows), header.count(b",") + 1
 
 
 def _of_shapes(guide: str, form: Form, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from sola.config import Config, load_config
 from sola.data.features import FeatureFile, is_finite
 from sola.errors import CheckpointError, DataError, SolaError, shown
-from sola.method.module import SoLaModule, encode_video
+from sola.method.module import SoLaModule, encode_video, in_blocks
 from sola.method.weights import file_sha256, load_module
 from sola.records import (
     best_evaluation,
@@ -48,7 +49,8 @@ class Encoder:
         if self.module is not None:
             features = encode_video(self.module, features)
         elif self.averaged > 1:
-            features = moving_average(features, self.averaged)
+            average = partial(moving_average, count=self.averaged)
+            features = in_blocks(average, features, self.averaged // 2)
         if not is_finite(features):
             raise DataError(f"{file.path}: the module's output is NaN or infinite there")
         return features

@@ -2,16 +2,20 @@
 
 import importlib.util
 import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sola.data.features import open_features
+from sola.data.features import open_array
 from sola.errors import BadFileError, DataError, SolaError, parsing
 from sola.system.files import write_atomically, write_npy
 
 POOL_SAMPLES = 3  # a bin, as BMN
+END = 512  # bytes at a file's end that are looked at
+CSV_ROWS = 1024  # turned into text at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +51,18 @@ class Form:
         return self.place(folder, split) / f"{self.prefix}{video}.{self.format}"
 
     def is_written(self, path: Path, length: int, feature_dim: int) -> bool:
-        """Whether a video's features are there: npy of the right shape, others not empty.
+        """Whether a video's features are there, as far as their shape and their end show.
 
-        length: T of its input. feature_dim: C of its features.
+        length: T of its input. feature_dim: C of its features. Of a csv only the end is looked at.
         """
-        if self.format != "npy":
-            return path.is_file() and path.stat().st_size > 0
         try:
-            return open_features(path).shape == (self.resize or length, feature_dim)
-        except BadFileError:
+            with open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - END))
+                end = file.read()
+            if self.format == "csv":
+                return end.endswith(b"\n")
+            return any(end) and shape_of(path, self.format) == (self.resize or length, feature_dim)
+        except (BadFileError, OSError):
             return False
 
     def write(self, path: Path, features: np.ndarray) -> None:
@@ -73,7 +80,7 @@ class Form:
         if self.format == "npy":
             write_npy(path, array, syncs_folder=False)
         elif self.format == "csv":
-            write_atomically(path, csv_text(array), syncs_folder=False)
+            write_atomically(path, *csv_blocks(array), syncs_folder=False)
         else:
             with parsing(path, "its name is no UTF-8, as one in an h5 must be", "rename it"):
                 path.stem.encode()
@@ -112,20 +119,35 @@ def resize_pool(features: np.ndarray, length: int) -> np.ndarray:
     return total / POOL_SAMPLES
 
 
-def csv_text(features: np.ndarray) -> bytes:
+def shape_of(path: Path, format: str) -> tuple[int, ...]:
+    """T and C of a file that was written. Raises BadFileError or OSError."""
+    if format == "npy":
+        return open_array(path).shape
+    with parsing(path, "not readable", kind=BadFileError):
+        if format == "h5":
+            import h5py
+
+            with h5py.File(path) as file:
+                return file[path.stem].shape
+        header, *rows = path.read_bytes().splitlines()
+        return len(rows), header.count(b",") + 1
+
+
+def csv_blocks(features: np.ndarray) -> Iterator[bytes]:
     """A table with a column a channel, f0 to f<C-1>, and enough digits to give float32 back."""
     columns = features.shape[1]
-    row = ",".join(["%.9g"] * columns)
-    lines = [",".join(f"f{channel}" for channel in range(columns))]
-    lines += [row % tuple(values) for values in features.tolist()]
-    return ("\n".join(lines) + "\n").encode()
+    row = ",".join(["%.9g"] * columns) + "\n"
+    yield (",".join(f"f{channel}" for channel in range(columns)) + "\n").encode()
+    for start in range(0, len(features), CSV_ROWS):
+        rows = features[start : start + CSV_ROWS].tolist()
+        yield "".join(row % tuple(values) for values in rows).encode()
 
 
-def h5_bytes(name: str, features: np.ndarray) -> bytes:
+def h5_bytes(name: str, features: np.ndarray) -> memoryview:
     """An HDF5 file that holds the features as one dataset."""
     import h5py
 
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_dataset(name, data=features)
-    return buffer.getvalue()
+    return buffer.getbuffer()

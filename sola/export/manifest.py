@@ -57,9 +57,8 @@ def make_ready(
     if other and not may_replace:
         raise SolaError(f"{folder}: holds {said}; --overwrite replaces them")
 
-    clear_temporary(folder, MANIFEST)
     for place in places:
-        clear_temporary(place, f".{form.format}")
+        clear_temporary(place, f"*.{form.format}")
     if other or overwrite or earlier.get("is_doubtful"):
         _remove(folder, form, own, earlier)
         earlier |= {"splits": [], "beside": []}

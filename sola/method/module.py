@@ -1,12 +1,14 @@
 """The SoLa module: a residual branch of temporal convolutions on frozen snippet features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+BLOCK = 16_384  # snippets of a long video that are computed at once
 
 
 class SoLaModule(nn.Module):
@@ -77,8 +79,27 @@ class SoLaModule(nn.Module):
 @torch.inference_mode()
 def encode_video(module: SoLaModule, features: np.ndarray) -> np.ndarray:
     """SoLa features of a video: float32 [T, C] -> float32 [T, C]."""
-    x = torch.from_numpy(features).to(module.alpha.device)[None]  # [1, T, C]
-    return module(x)[0].cpu().numpy()
+
+    def encode(part: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(part).to(module.alpha.device)[None]  # [1, T, C]
+        return module(x)[0].cpu().numpy()
+
+    return in_blocks(encode, features, module.reach)
+
+
+def in_blocks(
+    encode: Callable[[np.ndarray], np.ndarray], features: np.ndarray, reach: int
+) -> np.ndarray:
+    """encode(features), [T, C] -> [T, C_out], with no more than a block of T under way.
+
+    reach: how many snippets to either side encode looks at; blocks overlap by as many.
+    """
+    made = []
+    for start in range(0, len(features), BLOCK):
+        first = max(0, start - reach)
+        part = encode(features[first : start + BLOCK + reach])
+        made.append(part[start - first :][:BLOCK])
+    return np.concatenate(made)
 
 
 def lay_out_taps(module: SoLaModule) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sola.config import LARGEST
 from sola.errors import CheckpointError, DamagedError, parsing
 from sola.method.module import SoLaModule
 from sola.system.files import read_bytes, write_atomically
@@ -99,6 +100,8 @@ def load_module(path: str | Path, dilations: Sequence[int] = (1, 1)) -> SoLaModu
     with parsing(path, "not a checkpoint of a SoLa module", "take another", CheckpointError):
         hidden_dim, feature_dim, kernel1 = weights["conv_network.0.weight"].shape
         kernel2 = weights["conv_network.2.weight"].shape[2]
+        if max(kernel1, kernel2) > LARGEST["kernel_size1"]:
+            raise ValueError(f"a kernel of {max(kernel1, kernel2)} snippets")
         module = SoLaModule(feature_dim, hidden_dim, (kernel1, kernel2), dilations)
         module.load_state_dict(weights)
     return module.eval()

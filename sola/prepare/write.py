@@ -1,6 +1,7 @@
 """What is written: a YAML and its data folder, or what the data_root of a YAML lacks."""
 
 import filecmp
+import glob
 import os
 import pickle
 import shutil
@@ -18,7 +19,14 @@ from sola.errors import BadFileError, SolaError
 from sola.prepare.dataset import DataSet, Video
 from sola.prepare.new_yaml import data_folder
 from sola.system.cli import progress
-from sola.system.files import only_user_of, read_bytes, set_aside, write_atomically, write_npy
+from sola.system.files import (
+    clear_temporary,
+    only_user_of,
+    read_bytes,
+    set_aside,
+    write_atomically,
+    write_npy,
+)
 
 PICKLE_PROTOCOL = 4  # which the original's Python reads
 ABOUT = "# Made by python -m sola.prepare. yamls/hacs_canonical.yaml explains every key.\n"
@@ -92,6 +100,7 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool) -
             if other and os.path.lexists(path) and not overwrite:
                 raise SolaError(f"{other}; --overwrite makes {path} anew and keeps the old one")
         staged = yaml_file.with_name(f".{yaml_file.name}.tmp")
+        clear_temporary(staged.parent, glob.escape(staged.name))
         write_atomically(staged, text)  # where it cannot be written, nothing is
         if other_folder:
             try:
@@ -188,6 +197,8 @@ def _holds(path: Path, content: Content) -> bool:
 
 def _write(contents: dict[Path, Content]) -> None:
     """Write files, copies, and links as relative ones, with their folders."""
+    for folder in {path.parent for path in contents}:
+        clear_temporary(folder)
     for path, content in progress(contents.items(), desc="files", unit="file"):
         if isinstance(content, bytes):
             write_atomically(path, content, is_synced=False)

@@ -95,11 +95,15 @@ def timing_settings(options: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in given.items()]
 
 
-def command(script: str | Path, *arguments: str) -> str:
-    """A command line that runs a script in this working directory, from any other."""
-    here, script = Path.cwd(), Path(script).resolve()
-    place = script.relative_to(here) if script.is_relative_to(here) else script
-    return f"cd {shlex.quote(str(here))} && {shlex.join(['python', str(place), *arguments])}"
+def command(script: str, *arguments: str) -> str:
+    """A command line that runs a script, or a module, in this working directory from any other."""
+    here = Path.cwd()
+    if script.startswith("-m "):
+        place = script.split()
+    else:
+        path = Path(sys.argv[0]).resolve().with_name(script)
+        place = [str(path.relative_to(here) if path.is_relative_to(here) else path)]
+    return f"cd {shlex.quote(str(here))} && {shlex.join(['python', *place, *arguments])}"
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import io
 import os
 import platform
@@ -66,9 +67,9 @@ def write_npy(path: str | Path, array: np.ndarray, **syncs: bool) -> None:
     write_atomically(path, header.getbuffer(), values, **syncs)
 
 
-def clear_temporary(folder: Path, suffix: str = "") -> None:
-    """Remove what a killed run left half-written, of files with a suffix."""
-    for temporary in folder.glob(f".*{suffix}.*.tmp"):
+def clear_temporary(folder: Path, name: str = "*") -> None:
+    """Remove what a killed run left half-written, of files whose names match."""
+    for temporary in folder.glob(f".{name}.{'[0-9a-f]' * 8}.tmp"):
         temporary.unlink(missing_ok=True)
 
 
@@ -101,7 +102,8 @@ def only_user_of(folder: str | Path) -> Iterator[None]:
 
     The folder need not exist: the lock is a record lock on .<name>.lock beside it, which the system
     takes back when this process ends, in whatever way. Children do not inherit it. Raises SolaError
-    when another process holds it, naming that process.
+    when another process holds it, naming that process. What a killed one left half-written, of the
+    file or in the folder, is removed.
     """
     place = Path(os.path.realpath(folder))
     if not place.name:
@@ -109,6 +111,8 @@ def only_user_of(folder: str | Path) -> Iterator[None]:
     path = place.with_name(f".{place.name}.lock")
     file = _open_locked(path, folder)
     try:
+        clear_temporary(place)
+        clear_temporary(place.parent, glob.escape(place.name))
         yield
     finally:
         if file is not None:

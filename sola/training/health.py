@@ -21,16 +21,15 @@ LOWER_RATE = 5.0
 
 @dataclass(frozen=True)
 class State:
-    """What a training is: learning, at its plateau, collapsed, saturated or past its best.
+    """What a training is: learning, at or above its plateau, collapsed, saturated, past its best.
 
-    words: what is seen, and what helps; none while it learns. remedy: the settings of the command
-    that helps. restarts: whether that begins anew.
+    words: what is seen, and what helps; none while it learns. remedy: arguments of the command that
+    helps: settings, --restart, or --check of prepare.
     """
 
     kind: str
     words: str = ""
     remedy: tuple[str, ...] = ()
-    restarts: bool = False
 
 
 def state_of(records: Sequence[Record], config: Config) -> State:
@@ -65,36 +64,35 @@ def error_of(evaluation: Record) -> float:
 
 
 def has_gained(scores: Sequence[Record]) -> bool:
-    """Whether the probe is above the untouched features by more than its standard error."""
+    """Whether the probe is above the untouched features by twice its standard error."""
     best = best_evaluation(scores)
-    return best is not None and (gain(scores, best) or 0.0) > error_of(best)
+    return best is not None and (gain(scores, best) or 0.0) > 2 * error_of(best)
 
 
-def _anew(config: Config) -> dict[str, object]:
-    rate = config.learning_rate / LOWER_RATE
-    return {"remedy": (f"learning_rate={rate:.2g}",), "restarts": True}
+def _anew(config: Config) -> tuple[str, ...]:
+    return f"learning_rate={config.learning_rate / LOWER_RATE:.2g}", "--restart"
 
 
 def _collapsed(
     epochs: Sequence[Record], ways: list[float], _: Sequence[Record], config: Config
 ) -> State | None:
-    """Nearly equal cosines; at the plateau they are what is best, so not there."""
+    """Nearly equal cosines; where nothing is learned yet they are the best, so not there."""
     spreads = [record["cosine_std"] for record in epochs if "cosine_std" in record]
-    if not spreads or (abs(ways[-1]) < PLATEAU_MARGIN and max(ways) < PLATEAU_MARGIN):
-        return None
-    if max(spreads) < ALWAYS_EQUAL:
+    if spreads and max(spreads[0], spreads[-1]) < ALWAYS_EQUAL:
         return State(
             "collapsed",
             "the predicted cosines have been equal from the first epoch on. Are the snippets of a "
             "video all alike, or their values beyond 1e18? python -m sola.prepare --check looks",
+            ("--check",),
         )
-    if spreads[-1] >= min(EQUAL, max(spreads) / 5):
+    is_at_plateau = abs(ways[-1]) < PLATEAU_MARGIN > max(ways) if ways else True
+    if is_at_plateau or not spreads or spreads[-1] >= min(EQUAL, max(spreads) / 5):
         return None
     return State(
         "collapsed",
         f"the predicted cosines are nearly equal, standard deviation {spreads[-1]:.4f}; begin anew "
         f"with a lower learning_rate than {config.learning_rate:g}",
-        **_anew(config),
+        _anew(config),
     )
 
 
@@ -108,7 +106,7 @@ def _saturated(
         "saturated",
         f"tanh(alpha) is {tanh_alpha:+.4f}, so that alpha hardly moves any more; begin anew with a "
         f"lower learning_rate than {config.learning_rate:g}",
-        **_anew(config),
+        _anew(config),
     )
 
 
@@ -126,16 +124,16 @@ def _at_plateau(
             "back at its plateau",
             f"the loss, {epochs[-1]['loss']:.4f}, was below it before; begin anew with a lower "
             f"learning_rate than {config.learning_rate:g}",
-            **_anew(config),
+            _anew(config),
         )
     steps = steps_until(epochs, config.epoch)
     return State(
-        "at its plateau",
+        "at its plateau" if ways[-1] > -PLATEAU_MARGIN else "above its plateau",
         f"the loss, {epochs[-1]['loss']:.4f}, is not below the {landmarks(config)[1]:.4f} that a "
         f"constant similarity reaches, after {steps:,} steps: no temporal structure is learned "
         "yet. Features with a large common mean stay there for thousands of steps: go on with more "
         "epochs",
-        remedy=(f"epoch={2 * config.epoch}",),
+        (f"epoch={2 * config.epoch}",),
     )
 
 

@@ -175,7 +175,6 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> Train
     if restart:
         set_aside(config.picture_folder)
         set_aside(folder)
-    clear_temporary(folder)
     clear_temporary(config.picture_folder)
     state = load_state(folder)
     differences = _differences(state, config, lengths) if state is not None else []
