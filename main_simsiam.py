@@ -41,31 +41,36 @@ def next_commands(
     options: argparse.Namespace, config: Config, records: Sequence["Record"]
 ) -> list[str]:
     """What to run now: what mends the training if something does, else what writes features."""
-    from sola.records import best_evaluation, best_head, comparable, head_evaluations
+    from sola.records import (
+        best_evaluation,
+        best_head,
+        comparable,
+        head_evaluations,
+        is_gain_of_head,
+    )
     from sola.training.health import state_of
 
     def command_with(script: str, *arguments: str) -> str:
         changed = {argument.partition("=")[0] for argument in arguments}
-        kept = [s for s in options.overrides if s.partition("=")[0] not in changed]
+        kept = [s for s in options.settings if s.partition("=")[0] not in changed]
         return command(script, f"--yaml_path={options.yaml_path}", *kept, *arguments)
 
-    best = best_head(head_evaluations(records)) if config.eval_head else None
-    best = best or best_evaluation(comparable(records, config.eval_protocol))
+    heads = head_evaluations(records) if config.eval_head else []
+    best = best_head(heads) or best_evaluation(comparable(records, config.eval_protocol))
     load_model = f"--load_model={best['epoch'] if best else 'last'}"
     features = command_with("process_feature.py", load_model)
-    longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
-    state = state_of(records, config)
+    state = state_of(records, config, has_ended=True)
     if state.remedy:
         script = "-m sola.prepare" if "--check" in state.remedy else "main_simsiam.py"
         return [
             f"next: {command_with(script, *state.remedy)}",
             f"features all the same: {features}",
         ]
-    return [
-        f"next: {features}",
-        "for a head add --for=HEAD; for a baseline, untouched features: --load_model=0",
-        f"more epochs: {longer}",
-    ]
+    about = "for a head add --for=HEAD; for a baseline, untouched features: --load_model=0"
+    if state.words or (heads and not is_gain_of_head(heads, best)):
+        return [f"next: {features}", about]  # more of it is not better
+    longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
+    return [f"next: {features}", about, f"more epochs: {longer}"]
 
 
 if __name__ == "__main__":

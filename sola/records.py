@@ -73,10 +73,10 @@ def _check(record: Any) -> None:
         raise ValueError("epoch")
 
 
-def steps_until(records: Iterable[Record], epoch: int) -> int:
-    """Training steps of the recorded epochs up to this one; earlier versions recorded none."""
-    epochs = [record for record in records if record["record"] == "epoch"]
-    return sum(record.get("steps", 0) for record in epochs if record["epoch"] <= epoch)
+def steps_until(records: Iterable[Record], epoch: int, batch_size: int) -> int:
+    """Training steps of the recorded epochs up to this one; an earlier version recorded windows."""
+    epochs = [r for r in records if r["record"] == "epoch" and r["epoch"] <= epoch]
+    return sum(r.get("steps") or math.ceil(r.get("windows", 0) / batch_size) for r in epochs)
 
 
 def evaluations(records: Iterable[Record]) -> list[Record]:
@@ -120,22 +120,22 @@ def best_head(heads: Sequence[Record]) -> Record | None:
     return min(near, key=lambda record: record["epoch"], default=None)
 
 
-def head_gain(heads: Sequence[Record], evaluation: Record) -> float | None:
-    """ROC-AUC above that of the untouched features, if known."""
-    untouched = [record for record in heads if record["epoch"] == 0]
-    return evaluation["roc_auc"] - untouched[0]["roc_auc"] if untouched else None
-
-
 def best_evaluation(scores: Iterable[Record]) -> Record | None:
     """Of comparable evaluations, the trained epoch of highest accuracy, the earliest on a tie."""
     trained = [record for record in evaluations(scores) if record["epoch"] >= 1]
     return max(trained, key=lambda record: record["accuracy"], default=None)
 
 
-def gain(scores: Sequence[Record], evaluation: Record) -> float | None:
-    """Accuracy above that of the untouched features among comparable evaluations, if known."""
-    untouched = [record for record in evaluations(scores) if record["epoch"] == 0]
-    return evaluation["accuracy"] - untouched[0]["accuracy"] if untouched else None
+def gain(scores: Sequence[Record], evaluation: Record, figure: str = "accuracy") -> float | None:
+    """A figure above that of the untouched features among comparable evaluations, if known."""
+    untouched = [record for record in scores if record["epoch"] == 0]
+    return evaluation[figure] - untouched[0][figure] if untouched else None
+
+
+def is_gain_of_head(heads: Sequence[Record], evaluation: Record) -> bool:
+    """Whether the head's ROC-AUC is above the untouched features' by twice the spread."""
+    above = gain(heads, evaluation, "roc_auc")
+    return above is None or above > 2 * head_spread(heads)
 
 
 def saved_epochs(config: Config) -> list[int]:

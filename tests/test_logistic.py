@@ -90,8 +90,13 @@ def test_rounding_of_float32_is_undone_by_the_second_round(monkeypatch):
     monkeypatch.setattr(logistic, "GRADIENTS", (1e-3, 1e-6))
     error = np.abs(fit(x, y).weight - tight).max()
     monkeypatch.setattr(logistic, "GRADIENTS", (1e-6,))
-    print(error, np.abs(fit(x, y).weight - tight).max())
     assert 10 * error < np.abs(fit(x, y).weight - tight).max()
+
+
+def test_channels_that_are_all_one_are_no_end():
+    one = np.random.default_rng(0).normal(size=(20_000, 1)).astype(np.float32)
+    x = np.repeat(standardised(one), 256, axis=1)
+    assert fit(torch.from_numpy(x), torch.from_numpy(one[:, 0] > 1)).has_converged
 
 
 def test_a_fit_that_is_stopped_early_says_so(monkeypatch):

@@ -115,6 +115,54 @@ def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
     assert untouched["roc_auc"] != first["roc_auc"]
 
 
+def test_scaling_is_that_of_the_training_videos_and_of_the_scaled_figures(tmp_path):
+    """A channel that tells is far below the others, until each is divided by its deviation."""
+
+    def faint(generator, length, shift=0.0):
+        x, y = noise(generator, length)
+        x[:, 0] = 1e-3 * (y + shift)
+        x[:, 1:] *= 30
+        return x, y
+
+    training = make_videos(tmp_path, "a", faint, 0)
+    validation = make_videos(tmp_path, "b", faint, 1)
+    scores = probe(None, [training, validation], settings(), CPU)
+    assert scores["roc_auc"] > 0.9 > 0.7 > scores["roc_auc_unscaled"]
+    shifted = make_videos(tmp_path, "c", lambda *given: faint(*given, shift=50.0), 1)
+    accuracy = probe(None, [training, shifted], settings(), CPU)["accuracy"]
+    assert accuracy < 0.7  # far from what the training videos had; their own mean would undo it
+
+
+def test_classes_are_told_apart():
+    generator = np.random.default_rng(0)
+    labels = [generator.integers(3, size=80) for _ in range(8)]
+    features = [torch.from_numpy(np.eye(3, dtype=np.float32)[of]) * 5 for of in labels]
+    parts = [temporal_head.Held(features[part], labels[part]) for part in (slice(5), slice(5, 8))]
+    assert temporal_head.class_scores(*parts, seeds=1, classes=3)["class_accuracy"] > 0.95
+
+
+def test_seeds_have_other_weights_and_other_crops(monkeypatch, tmp_path):
+    starts, weights = [], []
+    crops, head = temporal_head.Held.crops, temporal_head.Head.__init__
+
+    def spied_crops(held, generator):
+        x, y = crops(held, generator)
+        starts.append(x.sum().item())
+        return x, y
+
+    def spied_head(self, *sizes):
+        head(self, *sizes)
+        weights.append(self.layers[0].weight.sum().item())
+
+    monkeypatch.setattr(temporal_head.Held, "crops", spied_crops)
+    monkeypatch.setattr(temporal_head.Head, "__init__", spied_head)
+    monkeypatch.setattr(temporal_head, "STEPS", 1)
+    probe(None, both(tmp_path, noise), settings(eval_head_seeds=3), CPU)
+    assert len(set(starts[:3])) == len(set(weights[:3])) == 3
+    assert starts[:3] == starts[3:] or len(set(starts)) == 6  # scaled or not: the same windows
+    assert weights[:3] == weights[3:]
+
+
 def test_fewer_videos_are_drawn_with_the_seed(tmp_path):
     videos = both(tmp_path, separable)
     drawn = [
@@ -181,10 +229,12 @@ def test_a_run_scores_the_head_at_each_evaluation(config, workplace, capsys):
 @pytest.mark.usefixtures("few_steps")
 def test_a_run_that_asks_for_the_head_later_has_untouched_features_too(config):
     train(replace(config, epoch=2))
-    with pytest.raises(SolaError, match="eval_head was not on"):
+    with pytest.raises(SolaError, match="no temporal head scored a saved epoch"):
         find_checkpoint(config, "best_head")
     records = train(replace(config, eval_head=True, eval_head_seeds=1))
     assert [record["epoch"] for record in head_evaluations(records)] == [0, 2, 4]
+    records = train(replace(config, eval_head=True, eval_head_seeds=2, epoch=6))  # not comparable
+    assert [record["epoch"] for record in head_evaluations(records)] == [0, 4, 6]
 
 
 def head(epoch, roc_auc, spread=0.01):

@@ -62,7 +62,8 @@ def has_labels(label_base: str | Path) -> bool:
     not there, unless it is the usual one.
     """
     if label_base != Config.label_base and not Path(label_base).is_dir():
-        raise DataError(f"label_base: {label_base}: no such folder")
+        what = "no such folder; make it, empty, to train without labels and probe"
+        raise DataError(f"label_base: {label_base}: {what}")
     folders = [label_folder(label_base, split) for split in SPLITS]
     found = [folder.is_dir() for folder in folders]
     if any(found) and not all(found):

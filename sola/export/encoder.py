@@ -130,14 +130,11 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
     there = f"saved epochs in {config.run_folder}: {', '.join(map(str, epochs))}"
     if load_model == "last":
         epoch = epochs[-1]
-    elif load_model == "best":
-        epoch = _best_epoch(config, epochs)
+    elif load_model in ("best", "best_head"):
+        epoch = _best_epoch(config, epochs, of_head=load_model == "best_head")
         if epoch is None:
-            raise CheckpointError(f"{asked}: no linear probe was run; use last ({there})")
-    elif load_model == "best_head":
-        epoch = _best_head_epoch(config, epochs)
-        if epoch is None:
-            raise CheckpointError(f"{asked}: eval_head was not on; use best or last ({there})")
+            what = "no temporal head" if load_model == "best_head" else "no linear probe"
+            raise CheckpointError(f"{asked}: {what} scored a saved epoch; use last ({there})")
     elif epoch not in epochs:
         raise CheckpointError(
             f"{asked}: must be EPOCH, best, best_head, last, 0, {AVERAGE}:N or FILE.pt; {there}"
@@ -145,20 +142,15 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
     return f"{config.exp_name}_{epoch}", config.model_file(epoch)
 
 
-def _best_epoch(config: Config, epochs: Sequence[int]) -> int | None:
-    """The saved epoch of highest accuracy among evaluations that can be compared, if any."""
-    scores = comparable(read_records(config.metrics_file), config.eval_protocol)
-    best = best_evaluation(record for record in scores if record["epoch"] in epochs)
+def _best_epoch(config: Config, epochs: Sequence[int], *, of_head: bool) -> int | None:
+    """The best saved epoch among evaluations that can be compared, of a probe; None without any."""
+    records = read_records(config.metrics_file)
+    scores = head_evaluations(records) if of_head else comparable(records, config.eval_protocol)
+    saved = [record for record in scores if record["epoch"] in {0, *epochs}]
+    best = best_head(saved) if of_head else best_evaluation(saved)
     if best is None:
         return None
-    above_untouched = gain(scores, best)
-    if above_untouched is not None and above_untouched <= 0:
+    above = gain(scores, best, "roc_auc" if of_head else "accuracy")
+    if above is not None and above <= 0:
         print(f"note: epoch {best['epoch']}, the best one, is not above the untouched features (0)")
     return best["epoch"]
-
-
-def _best_head_epoch(config: Config, epochs: Sequence[int]) -> int | None:
-    """The saved epoch that the temporal head finds best, if it was run."""
-    heads = head_evaluations(read_records(config.metrics_file))
-    best = best_head([record for record in heads if record["epoch"] in {0, *epochs}])
-    return best["epoch"] if best else None

@@ -164,10 +164,10 @@ def _draw_video(
     panel: Axes, video: VideoPicture, tsm: np.ndarray, heading: str, axis: TimeAxis
 ) -> AxesImage:
     """A TSM of a video, with its action segments along two sides and a heading."""
-    low, high = np.percentile(tsm, (LOWEST, HIGHEST))
+    below = np.tri(len(tsm), k=-1, dtype=bool)
+    low, high = np.percentile(tsm[below] if len(tsm) > 1 else tsm, (LOWEST, HIGHEST))
     shown = (1 + tsm) / 2
     if high - low > LEAST_RANGE:
-        below = np.tri(len(tsm), k=-1, dtype=bool)
         shown[below] = ((tsm[below] - low) / (high - low)).clip(0, 1)
     image = _draw_tsm(panel, shown, axis.span(video.length), (0, 1))
     if video.labels is not None:

@@ -105,8 +105,6 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool) -
         if other_folder:
             try:
                 _write({unfinished / path.relative_to(folder): contents[path] for path in contents})
-                labels = unfinished / Path(data.config.label_base).relative_to(folder)
-                labels.mkdir(exist_ok=True)  # empty without labels: a label_base must be there
                 set_aside(yaml_file)  # first, so that no YAML ever stands beside another's data
                 set_aside(folder)
                 os.rename(unfinished, folder)
@@ -115,6 +113,7 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool) -
                 raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
+        Path(data.config.label_base).mkdir(exist_ok=True)  # empty without labels: it must be there
         if not _holds(yaml_file, text):
             set_aside(yaml_file)
         os.replace(staged, yaml_file)

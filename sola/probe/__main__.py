@@ -80,7 +80,7 @@ def compared(
 
     device, bad_files, seeds = (
         resolve_device(config.device),
-        BadFiles("error"),
+        BadFiles(config.on_bad_file),
         config.eval_head_seeds,
     )
     counts = config.eval_head_videos, config.eval_head_videos_validation
@@ -130,27 +130,27 @@ def class_labels(
 
     The rate is that of the configuration, or else found from the durations.
     """
-    entries = {}
-    for of_split in files:
-        entries |= {v: annotations[name] for v, name in match(annotations, of_split).items()}
-    lengths = {v: file.length for of_split in files for v, file in of_split.items()}
+    named = [match(annotations, of_split) for of_split in files]
+    videos = [
+        [(video, file.length, annotations[names[video]]) for video, file in of_split.items()]
+        for of_split, names in zip(files, named, strict=True)
+    ]
     sampling = Sampling.of(config)
-    timed = [video for video in lengths if entries[video].duration]
+    timed = [(length, e.duration) for part in videos for _, length, e in part if e.duration]
     if timed and not (sampling.fps or sampling.feat_stride):
-        durations = [entries[video].duration for video in timed]
-        sampling = dataclasses.replace(
-            sampling, fps=find_rate([lengths[v] for v in timed], durations)
-        )
-    names = sorted({action.label for entry in entries.values() for action in entry.actions})
-    numbers, labels = {name: number for number, name in enumerate(names, start=1)}, {}
-    for video, length in lengths.items():
-        axis = sampling.axis(length, entries[video])
-        if axis is None:
-            raise DataError(f"{video}: its annotation has no duration; give the rate, as --fps=2")
-        labels[video] = np.zeros(length, int)
-        for action in entries[video].actions:
-            labels[video][action_labels([action], axis.centres(length))] = numbers[action.label]
-    return [{video: labels[video] for video in of_split} for of_split in files]
+        sampling = dataclasses.replace(sampling, fps=find_rate(*zip(*timed, strict=True)))
+    names = sorted({action.label for part in videos for *_, e in part for action in e.actions})
+    numbers, labels = {name: number for number, name in enumerate(names, start=1)}, []
+    for part in videos:
+        labels.append({video: np.zeros(length, int) for video, length, _ in part})
+        for video, length, entry in part:
+            axis = sampling.axis(length, entry)
+            if axis is None:
+                raise DataError(f"{video}: its annotation has no duration; give the rate: --fps=2")
+            for action in entry.actions:
+                is_in = action_labels([action], axis.centres(length))
+                labels[-1][video][is_in] = numbers[action.label]
+    return labels
 
 
 def table(scores: Mapping[str, "Scores"]) -> list[str]:

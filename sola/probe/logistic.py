@@ -15,6 +15,7 @@ from sola.probe.snippets import ProbeVideos
 from sola.system.cli import progress
 
 MAX_ITERATIONS = 1000
+LOST = 1e-6
 REMEMBERED = 20  # steps that L-BFGS looks back at
 GRADIENTS = 1e-3, 1e-6  # largest of each round's end
 NEAR_ENOUGH = 1e-4  # of the last, which rounding may keep from its end
@@ -100,7 +101,9 @@ class _Loss:
         rows = x.numpy() if x.device.type == "cpu" else x  # a symmetric product: half the time
         gram = torch.as_tensor(rows.T @ rows)
         eye = torch.eye(channels, dtype=torch.float64, device=x.device)
-        self.factor = torch.linalg.cholesky(gram.double() / 4 + eye, upper=True)
+        hessian = gram.double() / 4 + eye  # and what float32's rounding may take from it
+        hessian += LOST * hessian.trace() * eye
+        self.factor = torch.linalg.cholesky(hessian, upper=True)
         self.scale = math.sqrt(count) / 2  # of the intercept, alike
         self.x, self.labels = x, y.double()
         self.weight = eye.new_zeros(channels)  # at the last evaluation, as the others

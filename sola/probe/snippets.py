@@ -33,7 +33,7 @@ class ProbeVideos:
         if 0 in counts:
             raise DataError(
                 f"{self.name} labels: {counts[0]} non-action and {counts[1]} action snippets in "
-                f"the {len(self.files)} videos of the subset; the linear probe needs both"
+                f"the {len(self.files)} videos of the subset; a probe needs both"
             )
 
     @property

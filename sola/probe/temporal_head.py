@@ -47,13 +47,20 @@ def drawn(split: str, videos: Sequence[Any], count: int, seed: int) -> list[Any]
 
 def seen(videos: Sequence[ProbeVideos], config: Config) -> list[ProbeVideos]:
     """The videos that heads see, training and validation. Raises DataError for one class alone."""
-    counts = config.eval_head_videos, config.eval_head_videos_validation
+    most = config.eval_head_videos, config.eval_head_videos_validation
     parts = []
-    for of, count in zip(videos, counts, strict=True):
+    for of, count in zip(videos, most, strict=True):
         pairs = [*zip(of.files, of.labels, strict=True)]
         files, labels = zip(*drawn(of.name, pairs, count, config.seed), strict=True)
         parts.append(ProbeVideos(of.name, [*files], [*labels]))
     return parts
+
+
+def counts(videos: Sequence[ProbeVideos], config: Config) -> Scores:
+    """What scores must share to be compared: seeds and videos."""
+    training, validation = (len(part.files) for part in seen(videos, config))
+    seeds = config.eval_head_seeds
+    return {"seeds": seeds, "training_videos": training, "videos": validation}
 
 
 def probe(
@@ -67,7 +74,7 @@ def probe(
     encode = None if module is None else partial(encode_video, module)
     held = [hold(part, device, encode) for part in seen(videos, config)]
     encoding = {"seconds_encoding": round(time.perf_counter() - started, 3)}
-    return binary_scores(*held, config.eval_head_seeds) | encoding
+    return binary_scores(*held, config.eval_head_seeds) | encoding | counts(videos, config)
 
 
 def binary_scores(training: "Held", validation: "Held", seeds: int) -> Scores:
@@ -81,8 +88,7 @@ def binary_scores(training: "Held", validation: "Held", seeds: int) -> Scores:
         of_seeds = [figures(logits[:, 1] - logits[:, 0], labels) for logits in found]
         for name in FIGURES:
             scores |= mean_and_spread(name + suffix, [of_seed[name] for of_seed in of_seeds])
-    counts = {"training_videos": len(training.labels), "videos": len(validation.labels)}
-    return scores | counts | {"snippets": len(labels), "seeds": seeds}
+    return scores | {"snippets": len(labels)}
 
 
 def class_scores(training: "Held", validation: "Held", seeds: int, classes: int) -> Scores:

@@ -51,8 +51,10 @@ def _reason(error: Exception, text: bytes) -> str:
         return str(error) if isinstance(error, ValueError) else "nested too deeply"
     mark = getattr(error, "context_mark", None) or getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", "")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith(b"#") and b":" not in line:
+    lines = text.splitlines()
+    for number in (mark.line, mark.line + 1) if mark else ():  # an error is seen a line later
+        line = lines[number - 1] if 0 < number <= len(lines) else b""
+        if line.strip() and not line.lstrip().startswith((b"#", b"-")) and b":" not in line:
             return f"not valid YAML: line {number} has no colon, {shown(line.decode('latin-1'))!r}"
     return f"not valid YAML{f' in line {mark.line + 1}' if mark else ''}: {shown(problem)}"
 

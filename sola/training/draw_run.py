@@ -6,7 +6,8 @@ None of them can end a training.
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def is_drawn(config: Config, epoch: int) -> bool:
 
 def draw_tsms(config: Config, epoch: int, learner: Learner, inputs: Inputs) -> None:
     """Draw <exp_name>_epoch<k>.png, the TSMs of the videos to draw, and <exp_name>_batch.png."""
-    draw_sheet(config, epoch, learner.model.module, inputs)
+    draw_sheet(config, epoch, inputs, lambda: learner.model.module)
     with _only_warning(config.picture_folder / f"{config.exp_name}_batch.png") as path:
         names, windows = first_windows(config, inputs)
         with torch.no_grad():
@@ -53,21 +54,27 @@ def draw_tsms(config: Config, epoch: int, learner: Learner, inputs: Inputs) -> N
 
 
 def draw_best(config: Config, records: Sequence[Record], inputs: Inputs) -> None:
-    """Draw the TSMs of the best epochs, from their checkpoints, where that is not done already."""
+    """Draw the TSMs of the best epochs, from their checkpoints, where they are not drawn yet."""
     best = [
         best_evaluation(comparable(records, config.eval_protocol)),
         best_head(head_evaluations(records)),
     ]
     for epoch in {record["epoch"] for record in best if record}:
-        path = config.model_file(epoch)
-        if not is_drawn(config, epoch) and path.exists():
-            draw_sheet(config, epoch, load_module(path, dilations=config.dilations), inputs)
+        open_module = partial(load_module, config.model_file(epoch), dilations=config.dilations)
+        if not is_drawn(config, epoch) and not _sheet_file(config, epoch).exists():
+            draw_sheet(config, epoch, inputs, open_module)
 
 
-def draw_sheet(config: Config, epoch: int, module: SoLaModule, inputs: Inputs) -> None:
+def _sheet_file(config: Config, epoch: int) -> Path:
+    return config.picture_folder / f"{config.exp_name}_epoch{epoch}.png"
+
+
+def draw_sheet(
+    config: Config, epoch: int, inputs: Inputs, open_module: Callable[[], SoLaModule]
+) -> None:
     """Draw <exp_name>_epoch<k>.png."""
-    with _only_warning(config.picture_folder / f"{config.exp_name}_epoch{epoch}.png") as path:
-        videos, axis = video_pictures(module, inputs), Sampling.of(config).common_axis
+    with _only_warning(_sheet_file(config, epoch)) as path:
+        videos, axis = video_pictures(open_module(), inputs), Sampling.of(config).common_axis
         title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
         save_figure(path, tsm_sheet(title, videos, axis))
 

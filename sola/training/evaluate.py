@@ -5,7 +5,7 @@ import time
 from sola.config import Config
 from sola.method.module import SoLaModule
 from sola.probe import PROTOCOLS, temporal_head
-from sola.records import Record, append_record
+from sola.records import Record, append_record, evaluations
 from sola.training.health import news
 from sola.training.inputs import Inputs
 from sola.training.messages import describe_head
@@ -20,15 +20,13 @@ def evaluate(
     """
     if inputs.probed is None:
         return
-    if epoch not in _recorded(records, "evaluation"):
+    if epoch not in {record["epoch"] for record in evaluations(records)}:
         _probe(config, epoch, module, inputs, records)
     if config.eval_head:  # of untouched features, too, where it was asked for later
-        for number in sorted({0, epoch} - _recorded(records, "head_evaluation")):
+        like = temporal_head.counts(inputs.probed, config).items()
+        there = {record["epoch"] for record in records if like <= record.items()}
+        for number in sorted({0, epoch} - there):
             _score_head(config, number, module, inputs, records)
-
-
-def _recorded(records: list[Record], kind: str) -> set[int]:
-    return {record["epoch"] for record in records if record["record"] == kind}
 
 
 def _probe(

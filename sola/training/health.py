@@ -32,16 +32,22 @@ class State:
     remedy: tuple[str, ...] = ()
 
 
-def state_of(records: Sequence[Record], config: Config) -> State:
-    """The state by all records so far; the worst one that holds."""
+def state_of(records: Sequence[Record], config: Config, *, has_ended: bool = False) -> State:
+    """The state by all records so far; the worst one that holds.
+
+    has_ended: all is on record, so that a loss that is not below its plateau need not stay there.
+    """
     epochs = [record for record in records if record["record"] == "epoch"]
     scores = comparable(records, config.eval_protocol)
-    ways = ways_down(epochs, config)
-    for find in (_collapsed, _saturated, _at_plateau, _past_its_best):
-        state = find(epochs, ways, scores, config)
-        if state is not None:
-            return state
-    return State("learning")
+    found = _past_its_best(scores)
+    if epochs:
+        ways, lasts = ways_down(epochs, config), 1 if has_ended else PLATEAU_EPOCHS
+        learned = has_gained(scores)
+        at_plateau = None if learned else _at_plateau(epochs, ways, lasts, config)
+        found = (
+            _collapsed(epochs, ways, config) or _saturated(epochs, config) or at_plateau or found
+        )
+    return found or State("learning")
 
 
 def news(records: Sequence[Record], config: Config) -> list[str]:
@@ -69,13 +75,7 @@ def has_gained(scores: Sequence[Record]) -> bool:
     return best is not None and (gain(scores, best) or 0.0) > 2 * error_of(best)
 
 
-def _anew(config: Config) -> tuple[str, ...]:
-    return f"learning_rate={config.learning_rate / LOWER_RATE:.2g}", "--restart"
-
-
-def _collapsed(
-    epochs: Sequence[Record], ways: list[float], _: Sequence[Record], config: Config
-) -> State | None:
+def _collapsed(epochs: Sequence[Record], ways: list[float], config: Config) -> State | None:
     """Nearly equal cosines; where nothing is learned yet they are the best, so not there."""
     spreads = [record["cosine_std"] for record in epochs if "cosine_std" in record]
     if spreads and max(spreads[0], spreads[-1]) < ALWAYS_EQUAL:
@@ -85,67 +85,54 @@ def _collapsed(
             "video all alike, or their values beyond 1e18? python -m sola.prepare --check looks",
             ("--check",),
         )
-    is_at_plateau = abs(ways[-1]) < PLATEAU_MARGIN > max(ways) if ways else True
+    is_at_plateau = abs(ways[-1]) < PLATEAU_MARGIN > max(ways)
     if is_at_plateau or not spreads or spreads[-1] >= min(EQUAL, max(spreads) / 5):
         return None
-    return State(
-        "collapsed",
-        f"the predicted cosines are nearly equal, standard deviation {spreads[-1]:.4f}; begin anew "
-        f"with a lower learning_rate than {config.learning_rate:g}",
-        _anew(config),
-    )
+    what = f"the predicted cosines are nearly equal, standard deviation {spreads[-1]:.4f}"
+    return _to_begin_anew("collapsed", what, config)
 
 
-def _saturated(
-    epochs: Sequence[Record], _: list[float], __: Sequence[Record], config: Config
-) -> State | None:
-    tanh_alpha = epochs[-1].get("tanh_alpha", 0.0) if epochs else 0.0
-    if abs(tanh_alpha) <= LARGEST_TANH:
-        return None
-    return State(
-        "saturated",
-        f"tanh(alpha) is {tanh_alpha:+.4f}, so that alpha hardly moves any more; begin anew with a "
-        f"lower learning_rate than {config.learning_rate:g}",
-        _anew(config),
-    )
+def _saturated(epochs: Sequence[Record], config: Config) -> State | None:
+    tanh_alpha = epochs[-1].get("tanh_alpha", 0.0)
+    what = f"tanh(alpha) is {tanh_alpha:+.4f}, so that alpha hardly moves any more"
+    is_saturated = abs(tanh_alpha) > LARGEST_TANH
+    return _to_begin_anew("saturated", what, config) if is_saturated else None
 
 
 def _at_plateau(
-    epochs: Sequence[Record], ways: list[float], scores: Sequence[Record], config: Config
+    epochs: Sequence[Record], ways: list[float], lasts: int, config: Config
 ) -> State | None:
-    """For long, or at the end; a training whose probe has gained has learned something."""
-    last = ways[-PLATEAU_EPOCHS:]
-    has_stayed = len(last) == PLATEAU_EPOCHS and max(map(abs, last)) < PLATEAU_MARGIN
-    has_ended = bool(epochs) and epochs[-1]["epoch"] >= config.epoch
-    if not (has_stayed or (has_ended and ways[-1] < PLATEAU_MARGIN)) or has_gained(scores):
+    """So many last epochs at the plateau; one alone, at the end, may also be above it."""
+    last, loss = ways[-lasts:], epochs[-1]["loss"]
+    if len(last) < lasts or max(last) >= PLATEAU_MARGIN:
+        return None
+    if lasts > 1 and min(last) <= -PLATEAU_MARGIN:
         return None
     if max(ways) > PLATEAU_MARGIN:
-        return State(
-            "back at its plateau",
-            f"the loss, {epochs[-1]['loss']:.4f}, was below it before; begin anew with a lower "
-            f"learning_rate than {config.learning_rate:g}",
-            _anew(config),
-        )
-    steps = steps_until(epochs, config.epoch)
+        what = f"the loss, {loss:.4f}, was below it before"
+        return _to_begin_anew("back at its plateau", what, config)
+    steps = steps_until(epochs, config.epoch, config.batch_size)
     return State(
         "at its plateau" if ways[-1] > -PLATEAU_MARGIN else "above its plateau",
-        f"the loss, {epochs[-1]['loss']:.4f}, is not below the {landmarks(config)[1]:.4f} that a "
-        f"constant similarity reaches, after {steps:,} steps: no temporal structure is learned "
-        "yet. Features with a large common mean stay there for thousands of steps: go on with more "
-        "epochs",
+        f"the loss, {loss:.4f}, is {'hardly' if ways[-1] > 0 else 'not'} below the "
+        f"{landmarks(config)[1]:.4f} that a constant similarity reaches, after {steps:,} steps: no "
+        "temporal structure is learned yet. Features with a large common mean stay there for "
+        "thousands of steps: go on with more epochs",
         (f"epoch={2 * config.epoch}",),
     )
 
 
-def _past_its_best(
-    _: Sequence[Record], __: list[float], scores: Sequence[Record], ___: Config
-) -> State | None:
+def _to_begin_anew(kind: str, what: str, config: Config) -> State:
+    rate = config.learning_rate
+    words = f"{what}; begin anew with a lower learning_rate than {rate:g}"
+    return State(kind, words, (f"learning_rate={rate / LOWER_RATE:.2g}", "--restart"))
+
+
+def _past_its_best(scores: Sequence[Record]) -> State | None:
     """The last evaluations are all below an earlier one, by more than its standard error."""
     best = max(scores, key=lambda record: record["accuracy"], default=None)
-    after = [record for record in scores if best is not None and record["epoch"] > best["epoch"]]
-    if len(after) < FALLS:
-        return None
-    if max(record["accuracy"] for record in after[-FALLS:]) >= best["accuracy"] - error_of(best):
+    after = [record["accuracy"] for record in scores if record["epoch"] > best["epoch"]]
+    if len(after) < FALLS or max(after[-FALLS:]) >= best["accuracy"] - error_of(best):
         return None
     what = f"epoch {best['epoch']}" if best["epoch"] else "the untouched features, epoch 0,"
     return State(

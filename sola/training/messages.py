@@ -12,8 +12,8 @@ from sola.records import (
     evaluations,
     gain,
     head_evaluations,
-    head_gain,
     head_spread,
+    is_gain_of_head,
     steps_until,
 )
 from sola.training.health import error_of, state_of, ways_down
@@ -26,7 +26,6 @@ EVALUATION_COLUMNS = {
     "majority_share": "majority",
 }
 SHORTEST_FORETOLD = 60.0  # seconds
-LEAST_GAIN = 2.0  # spreads of the temporal head, below which it is none
 NOT_COMPARED = "  other protocol or snippets, not compared"
 NOT_CONVERGED = "  probe not converged"
 
@@ -47,11 +46,7 @@ def describe(records: Sequence[Record], config: Config) -> str:
 def describe_head(record: Record) -> str:
     """A temporal head's record as a line."""
     figures = {"ROC-AUC": "roc_auc", "accuracy": "accuracy", "unscaled ROC-AUC": "roc_auc_unscaled"}
-    parts = [
-        f"{name} {record[field]:.4f} ± {record.get(f'{field}_std', 0.0):.4f}"
-        for name, field in figures.items()
-        if field in record
-    ]
+    parts = [f"{name} {record[f]:.4f} ± {record[f'{f}_std']:.4f}" for name, f in figures.items()]
     return f"temporal head in epoch {record['epoch']}: {', '.join(parts)}"
 
 
@@ -68,9 +63,9 @@ def expected_end(steps: int, seconds: float, left: int) -> list[str]:
 def summary(config: Config, records: Sequence[Record]) -> str:
     """What a finished run prints: evaluations, the best epochs, its state, where the time went."""
     scores = comparable(records, config.eval_protocol)
-    lines = _probe_lines(records, scores) if scores else ["no linear probe was run"]
+    lines = _probe_lines(config, records, scores) if scores else ["no linear probe was run"]
     lines += _head_lines(head_evaluations(records))
-    state = state_of(records, config)
+    state = state_of(records, config, has_ended=True)
     lines += [f"warning: {state.kind}: {state.words}"] if state.words else []
     return "\n".join([*lines, time_by_stage(records)])
 
@@ -81,19 +76,19 @@ def _head_lines(heads: Sequence[Record]) -> list[str]:
     if best is None:
         return []
     line = f"best epoch by the temporal head: {best['epoch']}, ROC-AUC {best['roc_auc']:.4f}"
-    above, spread = head_gain(heads, best), head_spread(heads)
+    above, spread = gain(heads, best, "roc_auc"), head_spread(heads)
     if above is None:
         return [line]
     spreads = f", {above / spread:+.1f} times its spread over seeds" if spread else ""
     lines = [f"{line} ({above:+.4f} against the untouched features{spreads})"]
-    if above < LEAST_GAIN * spread or above <= 0:
+    if not is_gain_of_head(heads, best):
         lines.append("warning: a head of this kind does not gain from these features")
     return lines
 
 
-def _probe_lines(records: Sequence[Record], scores: Sequence[Record]) -> list[str]:
+def _probe_lines(config: Config, records: Sequence[Record], scores: Sequence[Record]) -> list[str]:
     """The evaluations, and the best of those that can be compared."""
-    lines, best = [evaluation_table(records, scores)], best_evaluation(scores)
+    lines, best = [evaluation_table(config, records, scores)], best_evaluation(scores)
     if best is None:
         return lines
     above = gain(scores, best)
@@ -114,7 +109,7 @@ def _probe_lines(records: Sequence[Record], scores: Sequence[Record]) -> list[st
     return lines
 
 
-def evaluation_table(records: Sequence[Record], scores: Sequence[Record]) -> str:
+def evaluation_table(config: Config, records: Sequence[Record], scores: Sequence[Record]) -> str:
     """All evaluations with the loss of their epochs, the best of the comparable ones marked."""
     losses = {r["epoch"]: r["loss"] for r in records if r["record"] == "epoch"}
     best = best_evaluation(scores)
@@ -134,7 +129,7 @@ def evaluation_table(records: Sequence[Record], scores: Sequence[Record]) -> str
         cells = ["-" if value is None else f"{value:.4f}" for value in values]
         mark = "  <- best" if record is best else "" if record in scores else NOT_COMPARED
         mark += "" if record.get("converged", True) else NOT_CONVERGED
-        steps = steps_until(records, record["epoch"])
+        steps = steps_until(records, record["epoch"], config.batch_size)
         lines.append("".join(f"{cell:>10}" for cell in [record["epoch"], steps, *cells]) + mark)
     return "\n".join(lines)
 
