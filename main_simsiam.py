@@ -48,7 +48,7 @@ def next_commands(
         head_evaluations,
         is_gain_of_head,
     )
-    from sola.training.health import state_of
+    from sola.training.health import has_gained, state_of
 
     def command_with(script: str, *arguments: str) -> str:
         changed = {argument.partition("=")[0] for argument in arguments}
@@ -56,7 +56,8 @@ def next_commands(
         return command(script, f"--yaml_path={options.yaml_path}", *kept, *arguments)
 
     heads = head_evaluations(records) if config.eval_head else []
-    best = best_head(heads) or best_evaluation(comparable(records, config.eval_protocol))
+    scores = comparable(records, config.eval_protocol)
+    best = best_head(heads) or best_evaluation(scores)
     load_model = f"--load_model={best['epoch'] if best else 'last'}"
     features = command_with("process_feature.py", load_model)
     state = state_of(records, config, has_ended=True)
@@ -70,6 +71,8 @@ def next_commands(
     if state.words or (heads and not is_gain_of_head(heads, best)):
         return [f"next: {features}", about]  # more of it is not better
     longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
+    if best and not heads and not has_gained(scores):
+        return [f"next, as the probe has not gained yet: {longer}", f"features: {features}", about]
     return [f"next: {features}", about, f"more epochs: {longer}"]
 
 

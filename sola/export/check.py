@@ -58,7 +58,9 @@ def check_features(config: Config, load_model: str, target: Target) -> None:
         try:
             shapes[video] = shape_of(next(filter(Path.is_file, paths), paths[0]), form.format)
         except (BadFileError, OSError) as error:
-            problems.append(f"{shown(video)}: {error}")
+            is_bad = isinstance(error, BadFileError)
+            what = f"{error.path}: {error.what}" if is_bad else error
+            problems.append(f"{shown(video)}: {what}; without --check it is written anew")
     guide = _read(folder / f"{head}.md").decode()
     if str(link_of(folder) if head == "gtad-hacs" else folder) not in guide and head != "bmn":
         problems.append("moved since its settings were written: write them once more")

@@ -178,7 +178,7 @@ def _of_rate(data: DataSet) -> list[str]:
             f"warning: T is more than a snippet from duration * fps in {len(far)} of "
             f"{len(off)} videos, most in {shown(far[0])} ({off[far[0]]:+.1f}): {named(far)}"
         )
-    elif off:
+    elif off and len({video.axis.rate for video in data.videos if video.axis}) == 1:
         lines.append(f"T is within a snippet of duration * fps in all {len(off)} videos")
     return lines
 

@@ -90,6 +90,7 @@ def compared(
         for split, parts, count in zip(SPLITS, splits, counts, strict=True)
     ]
     for root in roots:
+        print(f"{root}: {' and '.join(str(len(n)) for n in names)} videos, {2 * seeds} heads")
         files = [{v: of[root].videos[v] for v in n} for of, n in zip(splits, names, strict=True)]
         if annotations:
             labels = class_labels(config, files, annotations)

@@ -29,7 +29,7 @@ from sola.system.device import random_generator
 from sola.system.prefetch import in_background
 
 WIDTH, KERNEL, DROPOUT = 64, 9, 0.3
-STEPS, CROPS, CROP = 150, 16, 128  # CROPS crops of CROP snippets a step
+STEPS, CROPS, CROP = 100, 16, 128  # CROPS crops of CROP snippets a step
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.01  # of AdamW
 FIGURES = ("accuracy", "balanced_accuracy", "roc_auc", "average_precision")
 NO_LABEL = -100  # of what pads a short video, ignored by the loss

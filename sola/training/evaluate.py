@@ -25,6 +25,11 @@ def evaluate(
     if config.eval_head:  # of untouched features, too, where it was asked for later
         like = temporal_head.counts(inputs.probed, config).items()
         there = {record["epoch"] for record in records if like <= record.items()}
+        if not there:
+            heads, steps = 2 * config.eval_head_seeds, temporal_head.STEPS
+            print(
+                f"temporal head: {heads} of {steps} steps at each evaluation, which takes a while"
+            )
         for number in sorted({0, epoch} - there):
             _score_head(config, number, module, inputs, records)
 
@@ -54,4 +59,4 @@ def _score_head(
     record |= {"seconds": round(time.perf_counter() - started, 3)} | inputs.skipped
     append_record(config.metrics_file, record)
     records.append(record)
-    print(describe_head(record))
+    print(describe_head(records))

@@ -43,11 +43,14 @@ def describe(records: Sequence[Record], config: Config) -> str:
     )
 
 
-def describe_head(record: Record) -> str:
-    """A temporal head's record as a line."""
+def describe_head(records: Sequence[Record]) -> str:
+    """The last record, a temporal head's, as a line."""
+    record = records[-1]
+    above = gain(head_evaluations(records), record, "roc_auc")
     figures = {"ROC-AUC": "roc_auc", "accuracy": "accuracy", "unscaled ROC-AUC": "roc_auc_unscaled"}
     parts = [f"{name} {record[f]:.4f} ± {record[f'{f}_std']:.4f}" for name, f in figures.items()]
-    return f"temporal head in epoch {record['epoch']}: {', '.join(parts)}"
+    against = f" (ROC-AUC {above:+.4f} against epoch 0)" if above and record["epoch"] else ""
+    return f"temporal head in epoch {record['epoch']}: {', '.join(parts)}{against}"
 
 
 def expected_end(steps: int, seconds: float, left: int) -> list[str]:
