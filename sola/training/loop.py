@@ -255,5 +255,6 @@ def probe_and_draw_curves(run: Run, epoch: int) -> None:
     """What ends an epoch that is saved, and begins a run."""
     with run.clock.stopped():
         evaluate(run.config, epoch, run.learner.model.module, run.inputs, run.records)
-    with run.clock.timed("drawing"):
-        draw_curves(run.config, run.records)
+    if is_drawn(run.config, epoch):
+        with run.clock.timed("drawing"):
+            draw_curves(run.config, run.records)
