@@ -72,7 +72,9 @@ def next_commands(
         return [f"next: {features}", about]  # more of it is not better
     longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
     if best and not heads and not has_gained(scores):
-        return [f"next, as the probe has not gained yet: {longer}", f"features: {features}", about]
+        about = f"the probe has not gained beyond its error; {about}"
+        further = [f"next: {longer}"] if best is scores[-1] else []
+        return [*further, f"features all the same: {features}", about]
     return [f"next: {features}", about, f"more epochs: {longer}"]
 
 
