@@ -115,12 +115,12 @@ def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
     assert untouched["roc_auc"] != first["roc_auc"]
 
 
-def test_scaling_is_that_of_the_training_videos_and_of_the_scaled_figures(tmp_path):
+def test_scaling_is_that_of_the_training_videos_and_of_the_scaled_figures(tmp_path, monkeypatch):
     """A channel that tells is far below the others, until each is divided by its deviation."""
 
-    def faint(generator, length, shift=0.0):
+    def faint(generator, length):
         x, y = noise(generator, length)
-        x[:, 0] = 1e-3 * (y + shift)
+        x[:, 0] = 1e-3 * y
         x[:, 1:] *= 30
         return x, y
 
@@ -128,9 +128,15 @@ def test_scaling_is_that_of_the_training_videos_and_of_the_scaled_figures(tmp_pa
     validation = make_videos(tmp_path, "b", faint, 1)
     scores = probe(None, [training, validation], settings(), CPU)
     assert scores["roc_auc"] > 0.9 > 0.7 > scores["roc_auc_unscaled"]
-    shifted = make_videos(tmp_path, "c", lambda *given: faint(*given, shift=50.0), 1)
-    accuracy = probe(None, [training, shifted], settings(), CPU)["accuracy"]
-    assert accuracy < 0.7  # far from what the training videos had; their own mean would undo it
+    scaled_by = []
+    scaling = temporal_head.Held.scaling
+    monkeypatch.setattr(
+        temporal_head.Held, "scaling", lambda held: scaled_by.append(held) or scaling(held)
+    )
+    few = temporal_head.Held([torch.randn(40, C)], [np.arange(40) % 2])
+    many = temporal_head.Held([torch.randn(40, C)] * 2, [np.arange(40) % 2] * 2)
+    temporal_head.binary_scores(many, few, seeds=1)
+    assert scaled_by == [many]
 
 
 def test_classes_are_told_apart():
@@ -202,6 +208,16 @@ def test_what_pads_a_short_video_is_not_learned_from():
     assert (x[:, 5:] == 0).all()
     assert (y[:, :5] == 1).all()
     assert (y[:, 5:] == temporal_head.NO_LABEL).all()
+
+
+def test_crops_come_from_everywhere_in_a_video():
+    places = torch.arange(1000.0)[:, None]
+    held = temporal_head.Held([places], [np.arange(1000) % 2])
+    x, y = held.crops(np.random.default_rng(0))
+    starts = x[:, 0, 0]
+    assert starts.max() > 500 > starts.min()
+    assert torch.equal(x[:, :, 0] - starts[:, None], places[: x.shape[1], 0].expand(len(x), -1))
+    assert torch.equal(y, x[:, :, 0].long() % 2)
 
 
 @pytest.mark.usefixtures("few_steps")
