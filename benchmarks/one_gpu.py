@@ -50,7 +50,7 @@ def train(
     """Seconds of all epochs but the first, the losses of all [epochs], and the module."""
     run = common.new_run(config)
     float32 = np.dtype("f4")
-    run.inputs.videos.extend(ArrayFile("", (length,), float32, False, 0) for length in lengths)
+    run.inputs.videos.extend(ArrayFile("", (length,), float32, False, 0, 0) for length in lengths)
     store = HeldWindows(snippets, lengths, config.sampling_duration)
     losses, ends = [], []
     for epoch in range(1, epochs + 1):

@@ -19,7 +19,7 @@ PATHS = {
     "data_root", "label_base", "visualizing_dir", "visualizing_save_path", "model_save_path",
     "feature_save_path", "annotations",
 }  # fmt: skip
-SHORT = {"lr": "learning_rate", "bs": "batch_size", "c": "in_feature_dim"}  # as others call them
+SHORT = {"lr": "learning_rate", "bs": "batch_size"}  # as others call them
 IGNORED_KEYS = {"eval_eval_iter"}  # has no effect in the original either
 RENAMED_KEYS = {"visualizing_fps": "fps"}  # of earlier versions
 SMALLEST = {  # whole numbers else: 1; others: above 0

@@ -15,10 +15,13 @@ import process_feature
 from sola.config import Config
 from sola.method.weights import load_weights
 from sola.records import read_records
+from sola.training import loop
 from sola.training.loop import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FEATURE_DIM = 16
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+SCRIPT = [sys.executable, "-u", "-W", "error", str(REPOSITORY / "main_simsiam.py")]
 TINY = {
     "exp_name": "tiny",
     "in_feature_dim": FEATURE_DIM,
@@ -82,12 +85,34 @@ def replace(config: Config, **changes) -> Config:
 
 def run_script(*arguments: str, cwd: Path, path=REPOSITORY) -> subprocess.CompletedProcess:
     """Run a command of the README as a user would, in a working directory of its own."""
-    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    environment = ENVIRONMENT | {"PYTHONPATH": str(path)}
     script = [str(REPOSITORY / arguments[0]), *arguments[1:]]
     return subprocess.run(
         [sys.executable, "-W", "error", *script],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
+
+
+def read_until(process: subprocess.Popen, start: str) -> None:
+    """Read what a process prints up to a line with that start."""
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"no line with {start}")
+
+
+def interrupts_at_step(patch, number, interrupt):
+    """Do something right after the n-th training step of this process."""
+    real, calls = loop.training_step, []
+
+    def counting(*arguments):
+        figures = real(*arguments)
+        calls.append(1)
+        if len(calls) == number:
+            interrupt()
+        return figures
+
+    patch.setattr(loop, "training_step", counting)
 
 
 def as_rank(monkeypatch, number: int, count: int) -> None:

@@ -57,6 +57,16 @@ def seeded(low, high):
     return dict(zip(NAMES, values.tolist(), strict=True))
 
 
+def of_mixed_frame_rates(clip):
+    """Durations and entries, with fps, of features: clips of so many frames, one in 8."""
+    durations, rates = seeded(20, 60), dict(zip(NAMES, [30, 25, 60, 24] * 5, strict=True))
+    features({n: int((d * rates[n] - clip) / 8) + 1 for n, d in durations.items()})
+    database = entries(durations)
+    for name, entry in database.items():
+        entry["fps"] = rates[name]
+    return durations, database
+
+
 def test_features_rescaled_to_one_length(place, capsys):
     durations = seeded(20, 240)
     features(dict.fromkeys(NAMES, 100))
@@ -70,17 +80,13 @@ def test_features_rescaled_to_one_length(place, capsys):
 
 
 def test_frame_rates_that_differ(place, capsys):
-    durations, rates = seeded(20, 60), dict(zip(NAMES, [30, 25, 60, 24] * 5, strict=True))
-    features({n: int((d * rates[n] - 16) / 8) + 1 for n, d in durations.items()})
-    database = entries(durations)
-    for name, entry in database.items():
-        entry["fps"] = rates[name]
+    durations, database = of_mixed_frame_rates(clip=16)
     config = run(database, "--feat_stride=8", "--num_frames=16")
     timing = config.fps, config.feat_stride, config.num_frames, config.video_fps
     assert timing == (0, 8, 16, 0)
     for name, duration in durations.items():
         made = labels(name)
-        centres = (np.arange(len(made)) * 8 + 8) / rates[name]
+        centres = (np.arange(len(made)) * 8 + 8) / database[name]["fps"]
         assert made.tolist() == [0.2 * duration <= c < 0.6 * duration for c in centres]
     with pytest.raises(DataError, match=r"3.75 snippets a second: does not fit 1\d of 20 videos"):
         run(database, "--fps=3.75", "--overwrite")
@@ -259,17 +265,13 @@ def test_stale_labels_of_a_data_root_are_refused_or_set_aside(place, capsys):
 
 def test_mixed_frame_rates_are_found_from_the_annotations(place, capsys):
     """Clips of 64 frames, one in 8: T over duration would place them wrongly."""
-    durations, rates = seeded(20, 60), dict(zip(NAMES, [30, 25, 60, 24] * 5, strict=True))
-    features({n: int((d * rates[n] - 64) / 8) + 1 for n, d in durations.items()})
-    database = entries(durations)
-    for name, entry in database.items():
-        entry["fps"] = rates[name]
+    durations, database = of_mixed_frame_rates(clip=64)
     config = run(database)
     assert (config.feat_stride, config.num_frames, config.fps) == (8, 64, 0)
     assert "clip: 8 strides" in capsys.readouterr().out
     for name, duration in durations.items():
         made = labels(name)
-        centres = (np.arange(len(made)) * 8 + 32) / rates[name]
+        centres = (np.arange(len(made)) * 8 + 32) / database[name]["fps"]
         assert made.tolist() == [0.2 * duration <= c < 0.6 * duration for c in centres]
 
 

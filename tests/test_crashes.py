@@ -1,31 +1,28 @@
-"""Real processes that are killed, stopped, or meet one another and a full disk: nothing is lost."""
+"""Processes that are killed, a full disk, and states that are not this run's: nothing is lost."""
 
-import contextlib
-import fcntl
 import json
-import os
 import re
 import resource
-import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import REPOSITORY, contents, replace, same, weights_after, without_seconds
+from helpers import (
+    ENVIRONMENT,
+    REPOSITORY,
+    contents,
+    interrupts_at_step,
+    replace,
+    same,
+    weights_after,
+    without_seconds,
+)
 
-from sola.config import load_config
 from sola.errors import SolaError
-from sola.records import read_records
-from sola.system.files import only_user_of
-from sola.system.signals import DeferredSignals, Interrupted
 from sola.training import loop
 from sola.training.loop import train
 from sola.training.resume import load_state
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-SCRIPT = [sys.executable, "-u", "-W", "error", str(REPOSITORY / "main_simsiam.py")]
 
 
 def run_killed(workplace, kills, *rooms):
@@ -97,294 +94,6 @@ def test_what_kills_interrupt_is_written_whole_in_the_end(workplace, config, ann
     assert whole.keys() == killed.keys() != set()
     for path, data in killed.items():
         assert data.replace(b"killed", b"whole") == whole[path]
-
-
-def interrupts_at_step(patch, number, interrupt):
-    """Do something right after the n-th training step of this process."""
-    real, calls = loop.training_step, []
-
-    def counting(*arguments):
-        figures = real(*arguments)
-        calls.append(1)
-        if len(calls) == number:
-            interrupt()
-        return figures
-
-    patch.setattr(loop, "training_step", counting)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 5, 6, 12])  # 3 steps an epoch: within, at the end, at all ends
-def test_a_stop_loses_no_step(config, monkeypatch, number, step):
-    uninterrupted = weights_after(config)
-    records = without_seconds(config)
-    with monkeypatch.context() as patch:
-        interrupts_at_step(patch, step, lambda: os.kill(os.getpid(), number))
-        with pytest.raises(Interrupted, match=r"stopped .*; it is saved, and the same") as stopped:
-            train(config, restart=True)
-    assert stopped.value.number == number
-    done = divmod(step, 3)
-    assert f"state_{done[0]}-{done[1]}.pt" in os.listdir(config.run_folder)
-    assert same(uninterrupted, weights_after(config))
-    assert without_seconds(config) == records
-
-
-def test_a_second_signal_does_not_wait(config, monkeypatch):
-    def twice():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    interrupts_at_step(monkeypatch, 2, twice)
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        train(config)
-    assert not isinstance(stopped.value, Interrupted)  # nothing was saved
-    assert os.listdir(config.run_folder).count("state_0-2.pt") == 0
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_probe_is_not_waited_for(config, monkeypatch):
-    uninterrupted = weights_after(config)
-    records = without_seconds(config)
-
-    def interrupted(_, epoch, *rest):
-        if epoch == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            raise AssertionError("the probe goes on")
-        return real(_, epoch, *rest)
-
-    real = loop.evaluate
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, restart=True)
-    assert same(uninterrupted, weights_after(config))
-    assert without_seconds(config) == records
-
-
-LEAVING = {  # what a script is at when the signal comes
-    "the callback of a weak reference, where Python forgets what is raised": (
-        "thing = set()\n"
-        "reference = weakref.ref(thing, lambda _: signal.raise_signal(NUMBER))\n"
-        "del thing\n"
-        "signal.pause()\n"
-    ),
-    "a thread pool that waits for a reader which is blocked": (
-        "os.mkfifo('pipe')\n"
-        "threading.Timer(0.2, os.kill, (os.getpid(), NUMBER)).start()\n"
-        "for _ in in_background(lambda path: open(path).read(), ['pipe'], threads=1, ahead=1):\n"
-        "    pass\n"
-    ),
-    "an interruption of its own, with such a reader": (
-        "os.mkfifo('pipe')\n"
-        "with DeferredSignals() as signals:\n"
-        "    signal.raise_signal(NUMBER)\n"
-        "    reads = in_background(lambda p: open(p).read(), ['pipe'] * 2, threads=1, ahead=0)\n"
-        "    threading.Timer(0.2, os.kill, (os.getpid(), NUMBER)).start()\n"
-        "    next(reads)\n"
-    ),
-    "the end of what defers it": (
-        "with DeferredSignals() as signals:\n"
-        "    signal.raise_signal(NUMBER)\n"
-        "    assert signals.noted == NUMBER\n"
-        "signal.pause()\n"
-    ),
-    "a part that has nothing to save": (
-        "with DeferredSignals() as signals:\n"
-        "    with signals.at_once():\n"
-        "        signal.raise_signal(NUMBER)\n"
-        "        signal.pause()\n"
-    ),
-}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("body", LEAVING.values(), ids=LEAVING)
-def test_a_script_leaves_at_once_whatever_it_is_at(workplace, body, number):
-    lines = body.replace("NUMBER", str(int(number))).splitlines()
-    (workplace / "script.py").write_text(
-        "import os, signal, threading, weakref\n"
-        "from sola.system.cli import run_script\n"
-        "from sola.system.prefetch import in_background\n"
-        "from sola.system.signals import DeferredSignals\n"
-        "def main():\n" + "".join(f"    {line}\n" for line in lines) + "run_script(main)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "script.py"], cwd=workplace, env=ENVIRONMENT, capture_output=True,
-        text=True, timeout=30,
-    )  # fmt: skip
-    assert result.returncode == 128 + number
-    assert result.stderr == "interrupted; the same command goes on from what is saved\n"
-
-
-def test_a_closed_standard_error_changes_nothing(workplace):
-    (workplace / "script.py").write_text(
-        "import os, signal\n"
-        "from sola.system.cli import run_script\n"
-        "run_script(lambda: (os.close(2), signal.raise_signal(signal.SIGTERM)))\n"
-    )
-    ended = subprocess.run([sys.executable, "script.py"], cwd=workplace, env=ENVIRONMENT)
-    assert ended.returncode == 143
-
-
-def test_signals_that_the_caller_ignores_stay_ignored(workplace):
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from sola.system.signals import DeferredSignals, leave_on_signals\n"
-        "leave_on_signals()\n"
-        "with DeferredSignals() as signals: signal.raise_signal(signal.SIGINT)\n"
-        "assert signals.noted is None\n"
-    )
-    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
-
-
-def test_the_state_is_saved_when_it_is_time_and_not_before(config, monkeypatch):
-    saved = []
-    monkeypatch.setattr(loop, "save_state", lambda _, s: saved.append((s.epoch, s.steps)))
-    train(replace(config, epoch=3))
-    assert saved == [(0, 0), (2, 0), (3, 0)]
-    saved.clear()
-    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
-    train(replace(config, epoch=3), restart=True)
-    assert saved == [*((epoch, step) for epoch in range(3) for step in range(3)), (3, 0)]
-
-
-def test_five_minutes_are_time():
-    signals, now = DeferredSignals(), loop.time.monotonic()
-    assert not loop.is_saving_due(SimpleNamespace(saved_at=now), signals)
-    assert loop.is_saving_due(SimpleNamespace(saved_at=now - 300), signals)
-    signals.noted = signal.SIGTERM
-    assert loop.is_saving_due(SimpleNamespace(saved_at=now), signals)
-
-
-def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
-    settings = ["epoch=100000", "saving_epoch=100000", "label_base=visualizing"]
-    command = [*SCRIPT, "--yaml_path=tiny.yaml", *settings]
-    options = {"cwd": workplace, "env": ENVIRONMENT, "text": True}
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    read_until(first, "epoch 2/")
-    config = load_config("tiny.yaml", settings)
-    with pytest.raises(SolaError, match=rf"models/tiny: in use by process {first.pid} on "):
-        train(config, restart=True)
-    first.terminate()
-    _, errors = first.communicate()
-    assert first.returncode == 143
-    assert re.fullmatch(r"stopped .*; it is saved, and the same command goes on .*\n", errors)
-    assert not (workplace / "models/.tiny.lock").exists()
-
-
-def test_a_reader_that_has_gone_loses_nothing(workplace, config):
-    """As tee, which a terminal's Ctrl-C ends first."""
-    settings = ["epoch=100000", "saving_epoch=100000", "label_base=visualizing"]
-    process = subprocess.Popen(
-        [*SCRIPT, "--yaml_path=tiny.yaml", *settings], cwd=workplace, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    read_until(process, "epoch 2/")
-    process.stdout.close()
-    while len(read_records(config.metrics_file)) < 6:
-        assert process.poll() is None
-    process.terminate()
-    assert process.wait(timeout=60) == 143
-    assert load_state(config.run_folder).epoch >= 6
-
-
-def test_another_name_of_a_folder_is_no_way_in(workplace, config):
-    (workplace / "models").mkdir()
-    (workplace / "other").symlink_to("models")
-    with other_process_holds(workplace / "models/tiny") as holder:
-        refused = pytest.raises(SolaError, match=f"tiny: in use by process {holder.pid}")
-        with refused:
-            train(replace(config, model_save_path="other"))
-    train(replace(config, model_save_path="other", epoch=1))
-
-
-def test_a_lock_does_not_follow_a_link(tmp_path):
-    (tmp_path / "precious").write_text("precious")
-    (tmp_path / ".run.lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(SolaError, match=r"run: cannot write there"), only_user_of(tmp_path / "run"):
-        pass
-    assert (tmp_path / "precious").read_text() == "precious"
-
-
-def test_a_signal_at_the_last_moment_of_an_epoch_is_not_called_saved(config, monkeypatch):
-    uninterrupted = weights_after(config)
-    real, calls = loop.is_saving_due, []
-
-    def then_a_signal(run, signals):
-        is_due = real(run, signals)
-        calls.append(1)
-        if len(calls) == 4:  # after three steps, at the end of the epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-        return is_due
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "is_saving_due", then_a_signal)
-        with pytest.raises(Interrupted, match=r"in epoch 2 after step 1 of 3"):
-            train(config, restart=True)
-    assert (config.run_folder / "state_1-1.pt").exists()
-    assert same(uninterrupted, weights_after(config))
-
-
-def test_a_stop_that_another_rank_was_asked_for_is_followed(config, monkeypatch):
-    monkeypatch.setattr(loop, "any_rank", lambda says_so, device: True)
-    with pytest.raises(Interrupted, match="in epoch 1 after step 1 of 3") as stopped:
-        train(config)
-    assert stopped.value.number == signal.SIGTERM
-    assert (config.run_folder / "state_0-1.pt").exists()
-
-
-def read_until(process, start):
-    for line in process.stdout:
-        if line.startswith(start):
-            return
-    raise AssertionError(f"no line with {start}")
-
-
-@contextlib.contextmanager
-def other_process_holds(folder):
-    """A process that holds a folder's lock, and has a child that outlives it."""
-    code = (
-        "import os, sys; from sola.system.files import only_user_of\n"
-        f"with only_user_of({str(folder)!r}):\n"
-        "    if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
-        "    print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code], env=ENVIRONMENT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert holder.stdout.readline() == "held\n"
-        yield holder
-    finally:
-        holder.communicate()
-
-
-def test_the_lock_does_not_live_on_in_children(tmp_path):
-    with other_process_holds(tmp_path / "run") as holder:
-        refused = pytest.raises(SolaError, match=f"in use by process {holder.pid} on ")
-        with refused, only_user_of(tmp_path / "run"):
-            pass
-        holder.kill()
-        holder.wait()
-        with only_user_of(tmp_path / "run"):  # though the child still lives
-            assert (tmp_path / ".run.lock").exists()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_lock_that_its_holder_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
-    real, calls = fcntl.lockf, []
-
-    def locked_after_its_holder_left(file, kind):
-        calls.append(file)
-        if len(calls) == 1:
-            (tmp_path / ".run.lock").unlink()
-        return real(file, kind)
-
-    monkeypatch.setattr(fcntl, "lockf", locked_after_its_holder_left)
-    with only_user_of(tmp_path / "run"):
-        assert len(calls) == 2
-        assert (tmp_path / ".run.lock").exists()
 
 
 @pytest.mark.parametrize("limit", [4_500, 20_000])  # bytes: a checkpoint, or a state

@@ -1,24 +1,17 @@
 """The second probe: what it finds that a linear one cannot, and that it is a guest."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from helpers import replace, same
+from helpers import same
 
 from sola.config import Config
 from sola.data.features import open_features
-from sola.errors import DataError, SolaError
-from sola.export.encoder import find_checkpoint
+from sola.errors import DataError
 from sola.method.module import SoLaModule
 from sola.probe import PROTOCOLS, temporal_head
-from sola.probe import __main__ as command
-from sola.probe.snippets import ProbeVideos
+from sola.probe.snippets import ProbeVideos, mean_and_deviation
 from sola.probe.temporal_head import FIGURES, probe
-from sola.records import best_head, head_evaluations, head_spread, read_records
-from sola.training.loop import train
-from sola.training.messages import summary
 
 C, CPU = 6, torch.device("cpu")
 
@@ -70,11 +63,11 @@ def both(folder, kind):
 
 
 def settings(**changes):
-    return Config(exp_name="x", **({"eval_head_seeds": 1} | changes))
+    return Config(exp_name="x", **changes)
 
 
 def test_separable_features_score_one(tmp_path):
-    scores = probe(None, both(tmp_path, separable), settings(eval_head_seeds=2), CPU)
+    scores = probe(None, both(tmp_path, separable), 2, CPU)
     for figure in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
         assert scores[figure] > 0.999
         assert scores[f"{figure}_unscaled"] > 0.99
@@ -82,27 +75,27 @@ def test_separable_features_score_one(tmp_path):
 
 
 def test_labels_that_nothing_tells_score_half(tmp_path):
-    scores = probe(None, both(tmp_path, noise), settings(), CPU)
+    scores = probe(None, both(tmp_path, noise), 1, CPU)
     assert scores["roc_auc"] == pytest.approx(0.5, abs=0.06)
     assert scores["balanced_accuracy_unscaled"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_context_is_found_by_the_head_and_not_by_the_linear_probe(tmp_path):
-    videos, config = both(tmp_path, ordered), settings()
-    linear = PROTOCOLS["logistic_regression"].probe(SoLaModule(C, 4), *videos, config, 0)
-    scores = probe(None, videos, config, CPU)
+    videos = both(tmp_path, ordered)
+    linear = PROTOCOLS["logistic_regression"].probe(SoLaModule(C, 4), *videos, settings(), 0)
+    scores = probe(None, videos, 1, CPU)
     assert linear["roc_auc"] < 0.55
     assert scores["roc_auc"] > 0.9
 
 
 @pytest.mark.usefixtures("few_steps")
 def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
-    videos, config = both(tmp_path, ordered), settings(eval_head_seeds=2)
+    videos = both(tmp_path, ordered)
     module = SoLaModule(C, 4).train()
     torch.nn.init.constant_(module.alpha, 0.5)
     before, state = module.state_dict(), torch.random.get_rng_state()
     before = {name: value.clone() for name, value in before.items()}
-    first, second = (probe(module, videos, config, CPU) for _ in range(2))
+    first, second = (probe(module, videos, 2, CPU) for _ in range(2))
     seconds = {"seconds_encoding"}
     assert {k: first[k] for k in first.keys() - seconds} == {
         k: second[k] for k in second.keys() - seconds
@@ -111,7 +104,7 @@ def test_a_seed_gives_the_same_figures_and_nothing_else_is_touched(tmp_path):
     assert same(before, module.state_dict())
     assert module.training
     assert torch.equal(state, torch.random.get_rng_state())
-    untouched = probe(None, videos, config, CPU)
+    untouched = probe(None, videos, 2, CPU)
     assert untouched["roc_auc"] != first["roc_auc"]
 
 
@@ -126,17 +119,19 @@ def test_scaling_is_that_of_the_training_videos_and_of_the_scaled_figures(tmp_pa
 
     training = make_videos(tmp_path, "a", faint, 0)
     validation = make_videos(tmp_path, "b", faint, 1)
-    scores = probe(None, [training, validation], settings(), CPU)
+    scores = probe(None, [training, validation], 1, CPU)
     assert scores["roc_auc"] > 0.9 > 0.7 > scores["roc_auc_unscaled"]
     scaled_by = []
-    scaling = temporal_head.Held.scaling
     monkeypatch.setattr(
-        temporal_head.Held, "scaling", lambda held: scaled_by.append(held) or scaling(held)
+        temporal_head,
+        "mean_and_deviation",
+        lambda parts: scaled_by.append(parts) or mean_and_deviation(parts),
     )
     few = temporal_head.Held([torch.randn(40, C)], [np.arange(40) % 2])
     many = temporal_head.Held([torch.randn(40, C)] * 2, [np.arange(40) % 2] * 2)
     temporal_head.binary_scores(many, few, seeds=1)
-    assert scaled_by == [many]
+    temporal_head.class_scores(many, few, seeds=1, classes=2)
+    assert scaled_by == [many.features] * 2
 
 
 def test_classes_are_told_apart():
@@ -163,9 +158,9 @@ def test_seeds_have_other_weights_and_other_crops(monkeypatch, tmp_path):
     monkeypatch.setattr(temporal_head.Held, "crops", spied_crops)
     monkeypatch.setattr(temporal_head.Head, "__init__", spied_head)
     monkeypatch.setattr(temporal_head, "STEPS", 1)
-    probe(None, both(tmp_path, noise), settings(eval_head_seeds=3), CPU)
+    probe(None, both(tmp_path, noise), 3, CPU)
     assert len(set(starts[:3])) == len(set(weights[:3])) == 3
-    assert starts[:3] == starts[3:] or len(set(starts)) == 6  # scaled or not: the same windows
+    assert starts[:3] == starts[3:]  # scaled or not: the same crops
     assert weights[:3] == weights[3:]
 
 
@@ -192,11 +187,10 @@ def test_fewer_videos_are_drawn_with_the_seed(tmp_path):
         ]
 
 
-def test_channels_are_standardised_by_the_training_videos():
+def test_a_channels_mean_and_deviation_are_those_of_all_parts():
     generator = np.random.default_rng(0)
     x = generator.normal([3, 0, 5], [2, 1e-3, 0], (70, 3)).astype(np.float32)
-    held = temporal_head.Held([torch.from_numpy(x[:50]), torch.from_numpy(x[50:])], [])
-    mean, deviation = held.scaling()
+    mean, deviation = mean_and_deviation(torch.from_numpy(x).split(50))
     np.testing.assert_allclose(mean, x.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(deviation, [x[:, 0].std(), x[:, 1].std(), 1], rtol=1e-4)
 
@@ -220,99 +214,8 @@ def test_crops_come_from_everywhere_in_a_video():
     assert torch.equal(y, x[:, :, 0].long() % 2)
 
 
-@pytest.mark.usefixtures("few_steps")
-def test_a_run_scores_the_head_at_each_evaluation(config, workplace, capsys):
-    config = replace(config, eval_head=True, eval_head_seeds=2)
-    records = train(config)
-    heads = head_evaluations(records)
-    assert [record["epoch"] for record in heads] == [0, 2, 4]
-    assert records == read_records(config.metrics_file)
-    output = capsys.readouterr().out
-    assert output.count("temporal head in epoch") == 3
-    assert output.count("eval_result") == 3
-    best = best_head(heads)
-    assert find_checkpoint(config, "best_head")[1] == config.model_file(best["epoch"])
-    said = summary(config, records)
-    assert f"best epoch by the temporal head: {best['epoch']}" in said
-    assert "head AUC" in said
-    options = ["--features=HACS_DATA", "--labels=evaluation", "eval_head_seeds=2", "--device=cpu"]
-    command.main(options)
-    row = capsys.readouterr().out.splitlines()[-1]
-    assert f"{heads[0]['roc_auc']:.4f} ± {heads[0]['roc_auc_std']:.4f}" in row
-    assert f"{heads[0]['roc_auc_unscaled']:.4f}" in row
-
-
-@pytest.mark.usefixtures("few_steps")
-def test_a_run_that_asks_for_the_head_later_has_untouched_features_too(config):
-    train(replace(config, epoch=2))
-    with pytest.raises(SolaError, match="no temporal head scored a saved epoch"):
-        find_checkpoint(config, "best_head")
-    records = train(replace(config, eval_head=True, eval_head_seeds=1))
-    assert [record["epoch"] for record in head_evaluations(records)] == [0, 2, 4]
-    records = train(replace(config, eval_head=True, eval_head_seeds=2, epoch=6))  # not comparable
-    assert [record["epoch"] for record in head_evaluations(records)] == [0, 4, 6]
-
-
-def head(epoch, roc_auc, spread=0.01):
-    scores = {"accuracy": 0.8, "roc_auc": roc_auc, "roc_auc_std": spread, "seeds": 3}
-    return {"record": "head_evaluation", "epoch": epoch, "seconds": 1.0, **scores}
-
-
-def test_best_head_is_the_earliest_within_a_spread_of_the_highest(config):
-    heads = [head(0, 0.95), head(1, 0.80), head(2, 0.895), head(3, 0.9), head(4, 0.85)]
-    assert head_spread(heads) == pytest.approx(0.01)
-    assert best_head(heads)["epoch"] == 2
-    assert "does not gain" in summary(config, heads)
-    heads[0] = head(0, 0.86)
-    assert "+3.5 times its spread" in summary(config, heads)
-    assert "does not gain" not in summary(config, heads)
-    heads[0] = head(0, 0.88)
-    assert "does not gain" in summary(config, heads)
-    assert best_head(heads[:1]) is None
-    other = {**head(9, 0.99), "seeds": 5}
-    assert [record["epoch"] for record in head_evaluations([*heads, other])] == [9]
-
-
-@pytest.mark.usefixtures("few_steps")
-def test_the_command_compares_folders_on_the_same_videos(workplace, annotations, capsys):
-    for path in workplace.glob("HACS_DATA/*/*.npy"):
-        x = np.load(path)
-        other = workplace / "other" / path.parent.name / path.name
-        other.parent.mkdir(parents=True, exist_ok=True)
-        if path.stem != "t0":
-            np.save(other, x[:, :4])
-    folders = ["--features=HACS_DATA", "--features=other", "eval_head_seeds=2"]
-    command.main([*folders, "--labels=evaluation"])
-    head, *rows = capsys.readouterr().out.splitlines()[-3:]
-    assert [row.split()[0] for row in rows] == ["HACS_DATA", "other"]
-    assert "spreads" in rows[1]
-    assert "classes" not in head
-    for entry in annotations.values():
-        end = float(entry["duration"])
-        entry["annotations"].append({"label": "y", "segment": [0.8 * end, end]})
-    (workplace / "a.json").write_text(json.dumps({"database": annotations}))
-    command.main([*folders, "--annotations=a.json"])
-    head, *rows = capsys.readouterr().out.splitlines()[-3:]
-    assert head.split().count("classes") == 1
-    assert len(rows) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--features=HACS_DATA", "--labels=none"], "none/training_label/"),
-        (["--features=none", "--labels=evaluation"], "none/training: no such folder"),
-        (["--features=HACS_DATA", "--labels=evaluation", "--annotations=a.json"], "one of them"),
-    ],
-)
-def test_the_command_says_what_is_wrong(workplace, arguments, words):
-    (workplace / "a.json").write_text("{}")
-    with pytest.raises(SolaError, match=words):
-        command.main(arguments)
-
-
 def test_all_figures_have_a_deviation(tmp_path):
-    scores = probe(None, both(tmp_path, noise), settings(eval_head_seeds=2), CPU)
+    scores = probe(None, both(tmp_path, noise), 2, CPU)
     for name in FIGURES:
         assert {f"{name}{suffix}" for suffix in ("", "_std", "_unscaled", "_unscaled_std")} <= {
             *scores

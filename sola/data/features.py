@@ -28,7 +28,7 @@ class ArrayFile:
     dtype: np.dtype
     fortran_order: bool
     offset: int  # of the first value, in bytes
-    size: int = 0  # of the file, in bytes
+    size: int  # of the file, in bytes
 
     @property
     def length(self) -> int:

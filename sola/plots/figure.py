@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 100
-COLOURS = 128  # which make a picture of TSMs a quarter as large
+COLOURS = 96  # which make a picture of TSMs a quarter as large
 LONGEST_NAME = 34
 
 

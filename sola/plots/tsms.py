@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-SIDE = 200  # pixels of a TSM's side
+SIDE = 180  # pixels of a TSM's side
 STRIP = 8  # pixels of the strips along it, and as many from it
 LEFT, TOP, BELOW, BETWEEN = 62, 50, 30, 22  # pixels around a TSM
 HEADING, FOOT, RIGHT = 44, 26, 120  # pixels around all of them
 LONGEST_TITLE = 100
 VIDEOS_PER_ROW = 2
 ACTION_COLOUR = "#d62728"
-COLOUR_MAP, LEVELS = "viridis", 64
+COLOUR_MAP, LEVELS = "viridis", 48
 LOWEST, HIGHEST = 2, 98  # percentiles between which the colours below the diagonal lie
 LEAST_RANGE = 1e-3  # of the cosines, below which there is no structure to show
 SNIPPETS = TimeAxis(1.0, 1.0)  # on which snippet i begins at i

@@ -20,7 +20,7 @@ from sola.data.features import FeatureFile
 from sola.data.labels import label_folder, read_labels
 from sola.data.times import Sampling, find_rate
 from sola.data.videos import SPLITS, BadFiles, Split, open_split, subset_of
-from sola.errors import DataError, SolaError
+from sola.errors import DataError, SolaError, expanded
 from sola.records import head_spread
 from sola.system.cli import ArgumentParser, add_timing_options, run_script, timing_settings
 
@@ -42,6 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--features",
         action="append",
+        type=expanded,
         required=True,
         help="folder with training/ and validation/ of <video>.npy; give it once for each",
     )
@@ -78,11 +79,8 @@ def compared(
     from sola.probe.snippets import ProbeVideos
     from sola.system.device import resolve_device
 
-    device, bad_files, seeds = (
-        resolve_device(config.device),
-        BadFiles(config.on_bad_file),
-        config.eval_head_seeds,
-    )
+    device, bad_files = resolve_device(config.device), BadFiles(config.on_bad_file)
+    seeds = config.eval_head_seeds
     counts = config.eval_head_videos, config.eval_head_videos_validation
     splits = [{r: open_split(r, split, None, bad_files) for r in roots} for split in SPLITS]
     names = [

@@ -11,11 +11,11 @@ from torch.nn.functional import softplus
 from sola.config import Config
 from sola.method.module import SoLaModule
 from sola.probe.scores import Scores, figures
-from sola.probe.snippets import ProbeVideos
+from sola.probe.snippets import ProbeVideos, mean_and_deviation
 from sola.system.cli import progress
 
 MAX_ITERATIONS = 1000
-LOST = 1e-6
+LOST = 1e-6  # of the Hessian's trace: what float32's rounding may take from it
 REMEMBERED = 20  # steps that L-BFGS looks back at
 GRADIENTS = 1e-3, 1e-6  # largest of each round's end
 NEAR_ENOUGH = 1e-4  # of the last, which rounding may keep from its end
@@ -38,15 +38,17 @@ def probe(
     snippets under way (0.1 GB or so at C = 2048).
     """
     x, y = training.encode(module, training.draw(config.eval_snippets, config.seed))
-    mean, deviation = mean_and_deviation(x)
-    _standardise(x, mean, deviation)
+    mean, deviation = (of.numpy() for of in mean_and_deviation(torch.from_numpy(x).split(ROWS)))
+    x -= mean
+    x /= deviation
     count, device = len(x), module.alpha.device
     with progress(total=1, desc="probe: fitting", bar_format="{desc}", delay=0):
         fitted = fit(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
     del x
     snippets = validation.draw(config.eval_snippets_validation, config.seed)
     x, y = validation.encode(module, snippets)
-    _standardise(x, mean, deviation)
+    x -= mean
+    x /= deviation
     decision = x @ fitted.weight.astype(np.float32) + fitted.intercept
     scores = figures(decision, y) | {"training_snippets": count}
     return scores | {"converged": fitted.has_converged, "iterations": fitted.iterations}
@@ -66,7 +68,8 @@ def fit(x: Tensor, y: Tensor) -> Fit:
     """Logistic regression on standardised features [N, C] and labels, bool [N], on their device.
 
     Minimises sum(log(1 + exp(-s * (weight @ x + intercept)))) + |weight|^2 / 2, s = +-1: that of
-    scikit-learn with C = 1. However channels depend on one another, it takes a few dozen steps.
+    scikit-learn with C = 1. How many steps it takes, some dozens, does not follow from how channels
+    depend on one another.
     """
     from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
@@ -76,7 +79,8 @@ def fit(x: Tensor, y: Tensor) -> Fit:
     options = {"maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS, "maxcor": REMEMBERED}
     with threadpool_limits(1, user_api="blas"):  # SciPy's threads would spin in PyTorch's way
         for largest in GRADIENTS:
-            loss.recompute()
+            if iterations:
+                loss.recompute()
             found = minimize(
                 loss, np.zeros_like(at), (at, unit), "L-BFGS-B", jac=True,
                 options=options | {"gtol": unit * largest, "ftol": 0},
@@ -101,7 +105,7 @@ class _Loss:
         rows = x.numpy() if x.device.type == "cpu" else x  # a symmetric product: half the time
         gram = torch.as_tensor(rows.T @ rows)
         eye = torch.eye(channels, dtype=torch.float64, device=x.device)
-        hessian = gram.double() / 4 + eye  # and what float32's rounding may take from it
+        hessian = gram.double() / 4 + eye
         hessian += LOST * hessian.trace() * eye
         self.factor = torch.linalg.cholesky(hessian, upper=True)
         self.scale = math.sqrt(count) / 2  # of the intercept, alike
@@ -137,17 +141,3 @@ class _Loss:
         gradient = torch.linalg.solve_triangular(self.factor.T, gradient, upper=False)[:, 0]
         gradient = torch.cat([gradient, residual.sum()[None] / self.scale])
         return loss.item(), unit * gradient.cpu().numpy()
-
-
-def mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of every channel, [C] and [C]; a constant channel has deviation 1."""
-    mean = x.mean(axis=0, dtype=np.float64)
-    square = np.einsum("nc,nc->c", x, x, dtype=np.float64) / len(x)
-    variance = np.maximum(square - mean**2, 0)
-    constant = variance <= 1e-12 * square
-    return mean.astype(np.float32), np.sqrt(np.where(constant, 1, variance)).astype(np.float32)
-
-
-def _standardise(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> None:
-    x -= mean
-    x /= deviation

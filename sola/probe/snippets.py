@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sola.data.features import FeatureFile, is_finite, read_features
 from sola.errors import DataError
@@ -71,6 +72,22 @@ class ProbeVideos:
         norms = np.sqrt(np.einsum("nc,nc->n", features, features))  # without a copy of all
         features /= np.maximum(norms, 1e-12)[:, None]
         return features, self.flat_labels[snippets]
+
+
+def mean_and_deviation(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of every channel over the parts' snippets, [n, C] each: float32 [C] and [C].
+
+    A constant channel has deviation 1.
+    """
+    count = sum(map(len, parts))
+    total, square = parts[0].new_zeros(2, parts[0].shape[1], dtype=torch.float64)
+    for x in parts:
+        total += x.sum(dim=0, dtype=torch.float64)
+        square += x.double().square().sum(dim=0)
+    mean, square = total / count, square / count
+    variance = (square - mean**2).clamp(min=0)
+    variance[variance <= 1e-12 * square] = 1
+    return mean.float(), variance.sqrt().float()
 
 
 @torch.inference_mode()

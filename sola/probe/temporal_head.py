@@ -23,7 +23,7 @@ from sola.data.features import is_finite, read_features
 from sola.errors import DataError
 from sola.method.module import SoLaModule, encode_video
 from sola.probe.scores import Scores, figures
-from sola.probe.snippets import READERS, ProbeVideos
+from sola.probe.snippets import READERS, ProbeVideos, mean_and_deviation
 from sola.system.cli import progress
 from sola.system.device import random_generator
 from sola.system.prefetch import in_background
@@ -56,25 +56,24 @@ def seen(videos: Sequence[ProbeVideos], config: Config) -> list[ProbeVideos]:
     return parts
 
 
-def counts(videos: Sequence[ProbeVideos], config: Config) -> Scores:
-    """What scores must share to be compared: seeds and videos."""
-    training, validation = (len(part.files) for part in seen(videos, config))
-    seeds = config.eval_head_seeds
+def counts(videos: Sequence[ProbeVideos], seeds: int) -> Scores:
+    """What scores must share to be compared: seeds, and the videos seen."""
+    training, validation = (len(part.files) for part in videos)
     return {"seeds": seeds, "training_videos": training, "videos": validation}
 
 
 def probe(
-    module: SoLaModule | None, videos: Sequence[ProbeVideos], config: Config, device: torch.device
+    module: SoLaModule | None, videos: Sequence[ProbeVideos], seeds: int, device: torch.device
 ) -> Scores:
-    """Scores of heads on a module's features of training and validation, or on untouched ones.
+    """Scores of heads on a module's features of the videos seen, or on untouched ones.
 
-    Memory: all their snippets, C * 4 bytes each, and a few times CROPS * CROP * C * 4.
+    Memory: all their snippets, C * 4 bytes each, and 30 * CROPS * CROP * C * 4 under way.
     """
     started = time.perf_counter()
     encode = None if module is None else partial(encode_video, module)
-    held = [hold(part, device, encode) for part in seen(videos, config)]
+    held = [hold(part, device, encode) for part in videos]
     encoding = {"seconds_encoding": round(time.perf_counter() - started, 3)}
-    return binary_scores(*held, config.eval_head_seeds) | encoding | counts(videos, config)
+    return binary_scores(*held, seeds) | encoding | counts(videos, seeds)
 
 
 def binary_scores(training: "Held", validation: "Held", seeds: int) -> Scores:
@@ -83,7 +82,8 @@ def binary_scores(training: "Held", validation: "Held", seeds: int) -> Scores:
     Those of features as they are have _unscaled before. The global random state stays as it is.
     """
     scores, labels = {}, np.concatenate(validation.labels) > 0
-    for suffix, scaling in {"": training.scaling(), "_unscaled": None}.items():
+    scalings = {"": mean_and_deviation(training.features), "_unscaled": None}
+    for suffix, scaling in scalings.items():
         found = predictions(training, validation, scaling, classes=2, seeds=seeds)
         of_seeds = [figures(logits[:, 1] - logits[:, 0], labels) for logits in found]
         for name in FIGURES:
@@ -94,7 +94,8 @@ def binary_scores(training: "Held", validation: "Held", seeds: int) -> Scores:
 def class_scores(training: "Held", validation: "Held", seeds: int, classes: int) -> Scores:
     """Accuracy over several classes, labels 0 to classes - 1, on standardised features."""
     labels = np.concatenate(validation.labels)
-    found = predictions(training, validation, training.scaling(), classes=classes, seeds=seeds)
+    scaling = mean_and_deviation(training.features)
+    found = predictions(training, validation, scaling, classes=classes, seeds=seeds)
     hits = [float((logits.argmax(axis=1) == labels).mean()) for logits in found]
     return mean_and_spread("class_accuracy", hits)
 
@@ -114,18 +115,6 @@ class Held:
 
     features: list[Tensor]
     labels: list[np.ndarray]
-
-    def scaling(self) -> Scaling:
-        """Mean and deviation of the channels; a constant one has deviation 1."""
-        count, first = sum(map(len, self.features)), self.features[0]
-        total, square = first.new_zeros(2, first.shape[1], dtype=torch.float64)
-        for x in self.features:
-            total += x.sum(dim=0, dtype=torch.float64)
-            square += x.double().square().sum(dim=0)
-        mean, square = total / count, square / count
-        variance = (square - mean**2).clamp(min=0)
-        variance[variance <= 1e-12 * square] = 1
-        return mean.float(), variance.sqrt().float()
 
     def crops(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Random crops of random videos, short ones padded: [CROPS, CROP, C], [CROPS, CROP]."""

@@ -22,16 +22,8 @@ def evaluate(
         return
     if epoch not in {record["epoch"] for record in evaluations(records)}:
         _probe(config, epoch, module, inputs, records)
-    if config.eval_head:  # of untouched features, too, where it was asked for later
-        like = temporal_head.counts(inputs.probed, config).items()
-        there = {record["epoch"] for record in records if like <= record.items()}
-        if not there:
-            heads, steps = 2 * config.eval_head_seeds, temporal_head.STEPS
-            print(
-                f"temporal head: {heads} of {steps} steps at each evaluation, which takes a while"
-            )
-        for number in sorted({0, epoch} - there):
-            _score_head(config, number, module, inputs, records)
+    if config.eval_head:
+        _score_heads(config, epoch, module, inputs, records)
 
 
 def _probe(
@@ -50,13 +42,22 @@ def _probe(
         print(line)
 
 
-def _score_head(
+def _score_heads(
     config: Config, epoch: int, module: SoLaModule, inputs: Inputs, records: list[Record]
 ) -> None:
-    started, device = time.perf_counter(), module.alpha.device
-    scores = temporal_head.probe(module if epoch else None, inputs.probed, config, device)
-    record = {"record": "head_evaluation", "epoch": epoch, **scores}
-    record |= {"seconds": round(time.perf_counter() - started, 3)} | inputs.skipped
-    append_record(config.metrics_file, record)
-    records.append(record)
-    print(describe_head(records))
+    """The temporal head's scores; of untouched features, too, where it was asked for later."""
+    videos, seeds = temporal_head.seen(inputs.probed, config), config.eval_head_seeds
+    like = temporal_head.counts(videos, seeds).items()
+    there = {record["epoch"] for record in records if like <= record.items()}
+    if not there:
+        heads = f"{2 * seeds} heads of {temporal_head.STEPS} steps"
+        print(f"temporal head: {heads} at each evaluation, which takes a while")
+    for number in sorted({0, epoch} - there):
+        started = time.perf_counter()
+        encoder = module if number else None
+        scores = temporal_head.probe(encoder, videos, seeds, module.alpha.device)
+        record = {"record": "head_evaluation", "epoch": number, **scores}
+        record |= {"seconds": round(time.perf_counter() - started, 3)} | inputs.skipped
+        append_record(config.metrics_file, record)
+        records.append(record)
+        print(describe_head(records))
