@@ -114,6 +114,9 @@ def test_several_runs_have_a_colour_each():
     assert [line.get_color() for line in legend.get_lines()] == ["C0", "C1", "black"]
     (legend,) = curves({"one": records()}).legends
     assert [text.get_text() for text in legend.get_texts()] == ["untouched features (epoch 0)"]
+    other = [line | {"majority_share": 0.55} for line in records()]
+    axes = curves({"one": records(), "two": other}).axes[1]
+    assert said(axes) == ["dotted: larger class 0.550, 0.590"]
 
 
 @pytest.mark.parametrize(("count", "runs"), [(1, 1), (8, 10), (9, 1)])

@@ -120,6 +120,17 @@ def test_values_land_where_they_should(tmp_path, length):
     assert (shown[0], shown[-1]) == ("-1", "1")
 
 
+def test_the_bars_words_stand_clear_of_its_figures():
+    figure = tsm_sheet("title", [picture(30)])
+    figure.draw_without_rendering()
+    bar = figure.axes[2]
+    for axis in (bar.yaxis, bar.child_axes[0].yaxis):
+        words = axis.label.get_window_extent()
+        figures = [tick.get_window_extent() for tick in axis.get_ticklabels() if tick.get_text()]
+        assert figures
+        assert not any(words.overlaps(box) for box in figures)
+
+
 def test_below_the_diagonal_structure_is_seen_wherever_the_cosines_lie(tmp_path):
     angles = np.repeat([0.0, 0.2, 0.1], 30)  # cosines from 0.980 to 1
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)

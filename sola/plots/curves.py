@@ -69,9 +69,9 @@ def curves(runs: Mapping[str, Sequence[Record]]) -> Figure:
     panels = [panel for panel in PANELS if panel.kind != HEAD or has_head]
     rows, columns = ROWS, max(2, -(-len(panels) // ROWS))
     legend_rows = -(-(len(runs) + 1) // LEGEND_COLUMNS)
-    width, height = 360 * columns, 315 * rows + 40 + 20 * legend_rows
+    width, height = 360 * columns, 315 * rows + 50 + 20 * legend_rows
     figure = new_figure(width, height)
-    top, bottom = 1 - (80 + 20 * legend_rows) / height, 0.2 / rows
+    top, bottom = 1 - (90 + 20 * legend_rows) / height, 0.2 / rows
     figure.subplots_adjust(0.05, bottom, right=0.985, top=top, wspace=0.26, hspace=0.45)
     figure.suptitle(f"Training of {plain(', '.join(runs), 120)}", fontsize=11, y=1 - 10 / height)
     for number, panel in enumerate(panels, start=1):
@@ -139,7 +139,7 @@ def _draw_levels(axes: Axes, panel: Panel, points: Sequence[Record]) -> None:
         if panel.kind == "evaluation" and 0 < 2 * span < lowest - levels[-1]:
             axes.set_ylim(lowest - 0.2 * span, max(values) + 0.1 * span)
             style = "below"
-        said.append(f"{style}: {text} {levels[-1]:.3f}")
+        said.append(f"{style}: {text} {', '.join(f'{level:.3f}' for level in levels)}")
         for level in levels:
             axes.axhline(level, color="0.4", linestyle=line, linewidth=1)
     place = {"transform": axes.transAxes, "ha": "center", "va": "bottom"}

@@ -87,7 +87,7 @@ def tsm_sheet(title: str, videos: Sequence[VideoPicture], axis: TimeAxis | None 
     bar.set_label("above the diagonal: cosine of two snippets", fontsize=8)
     own = bar.ax.secondary_yaxis("left")
     own.set_yticks([0, 1], labels=[f"{LOWEST} %", f"{HIGHEST} %"])
-    own.set_ylabel("below: percentiles of each TSM", fontsize=8, labelpad=-14)
+    own.set_ylabel("below: percentiles", fontsize=8, labelpad=-14)
     own.tick_params(labelsize=7)
     return figure
 
