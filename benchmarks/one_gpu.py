@@ -5,13 +5,15 @@
 
 The features are synthetic, of lengths like those of HACS (median 324, at most 480). Prints seconds
 in all and per step for fp32, tf32 and bf16, how far their loss curves lie apart, and the seconds of
-one linear probe, whose videos take 0.9 GB in --folder. Float32 features of HACS's size take 90 GiB
-of memory; --storage_dtype=float16 halves that. Runs on a CPU too, with --small for instance.
+a linear probe, a temporal head and a dump, whose videos take 1.7 GB in --folder. Float32 features
+of HACS's size take 90 GiB of memory; --storage_dtype=float16 halves that. Runs on a CPU too, with
+--small for instance.
 """
 
 import argparse
 import tempfile
 import time
+from pathlib import Path
 
 import common
 import numpy as np
@@ -21,8 +23,10 @@ from torch import Tensor
 from sola.config import Config
 from sola.data.features import ArrayFile
 from sola.data.windows import HeldWindows
+from sola.export.dump import export_features
 from sola.method.module import SoLaModule
-from sola.probe import PROTOCOLS
+from sola.method.weights import save
+from sola.probe import PROTOCOLS, temporal_head
 from sola.system.device import resolve_device
 from sola.training.inputs import open_inputs
 
@@ -59,8 +63,8 @@ def train(
     return ends[-1] - ends[0], np.array(losses), run.learner.model.module
 
 
-def print_probe(config: Config, folder: str, module: SoLaModule, *, is_small: bool) -> None:
-    """Time the second of two linear probes."""
+def print_rest(config: Config, folder: str, module: SoLaModule, *, is_small: bool) -> None:
+    """Time what else a run does: the second of two linear probes, a temporal head, a dump."""
     for split, count in PROBED.items():
         numbers = range(count // 20 if is_small else count)
         common.write_videos(folder, split, numbers, LENGTH, config.in_feature_dim)
@@ -69,6 +73,17 @@ def print_probe(config: Config, folder: str, module: SoLaModule, *, is_small: bo
     seconds = common.seconds_of(lambda: probe(module, *probed, config, epoch=1))
     snippets = f"{scores['training_snippets']:,} + {scores['snippets']:,} snippets"
     print(f"one linear probe of {snippets}: {seconds:.1f} s")
+    seen, device = temporal_head.seen(probed, config), module.alpha.device
+    seeds = 1 if is_small else config.eval_head_seeds
+    seconds = common.seconds_of(lambda: temporal_head.probe(module, seen, seeds, device))
+    videos = " + ".join(str(len(of.files)) for of in seen)
+    print(f"one temporal head of {videos} videos: {seconds:.1f} s")
+    checkpoint = Path(folder) / "module.pt"
+    save(checkpoint, {name: value.cpu() for name, value in module.state_dict().items()})
+    seconds = common.seconds_of(lambda: export_features(config, str(checkpoint)))
+    files = [file for of in probed for file in of.files]
+    snippets = sum(file.length for file in files)
+    print(f"dump of {len(files)} videos, {snippets:,} snippets: {seconds:.1f} s")
 
 
 def main() -> None:
@@ -94,7 +109,7 @@ def main() -> None:
         for precision in PRECISIONS[1:]:
             apart = np.abs(curves[precision] - curves["fp32"]).max()
             print(f"loss of {precision} and fp32: at most {apart:.5f} apart")
-        print_probe(config, folder, module, is_small=options.small)
+        print_rest(config, folder, module, is_small=options.small)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,14 @@ from torch import nn
 
 from sola.config import Config
 from sola.method.matching import Learner, SimilarityMatching, make_learner, training_step
+from sola.method.module import encode_video
 from sola.method.tsm import similarity_matching_loss, target_tsm
+from sola.system.device import resolve_device
 
 CASES = json.loads((Path(__file__).parent / "golden.json").read_text())["cases"]
 OF_THE_CASE = ("batch", "steps", "alpha0")
+SHARE = {"cpu": 1e-5, "cuda": 1e-4}  # of weights: AdamW steps by a gradient's rounding, too
+DEVICES = [*SHARE] if torch.cuda.is_available() else ["cpu"]
 
 
 def wave(shape, phase: float, scale: float) -> torch.Tensor:
@@ -31,10 +35,10 @@ def fill(network: nn.Module, phase: float) -> None:
             parameter.copy_(wave(shape, phase + j, fan**-0.5))
 
 
-def open_case(case) -> tuple[Config, Learner]:
+def open_case(case, device: str = "cpu") -> tuple[Config, Learner]:
     settings = {key: value for key, value in case["config"].items() if key not in OF_THE_CASE}
     config = Config(exp_name="golden", **settings)
-    learner = make_learner(config, torch.device("cpu"))
+    learner = make_learner(config, resolve_device(device))
     model = learner.model
     fill(model.module, 0.1)
     fill(model.projector, 3.3)
@@ -44,25 +48,25 @@ def open_case(case) -> tuple[Config, Learner]:
     return config, learner
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_training_and_encoding_match_the_original(case):
-    config, learner = open_case(case)
+def test_training_and_encoding_match_the_original(case, device):
+    config, learner = open_case(case, device)
     model = learner.model
     shape = (case["config"]["batch"], config.sampling_duration, config.in_feature_dim)
     losses, alphas = [], []
     for step in range(case["config"]["steps"]):
-        windows = wave(shape, 0.5 + step, 1.0)
+        windows = wave(shape, 0.5 + step, 1.0).to(device)
         if step == 0:
-            first_tsm = model(windows)[0].detach().numpy()
+            first_tsm = model(windows)[0].detach().cpu().numpy()
             np.testing.assert_allclose(first_tsm, case["tsm_first_step_sample0"], atol=1e-4)
         losses.append(training_step(learner, windows)["loss"].item())
         alphas.append(model.module.alpha.item())
     np.testing.assert_allclose(losses, case["losses"], atol=1e-5)
     np.testing.assert_allclose(alphas, case["alphas"], atol=1e-4)
 
-    with torch.no_grad():
-        long = model.module(wave((1, 30, config.in_feature_dim), 9.0, 1.0))[0].numpy()
-        short = model.module(wave((1, 3, config.in_feature_dim), 2.0, 1.0))[0].numpy()
+    long = encode_video(model.module, wave((30, config.in_feature_dim), 9.0, 1.0).numpy())
+    short = encode_video(model.module, wave((3, config.in_feature_dim), 2.0, 1.0).numpy())
     np.testing.assert_allclose(long[:2], case["encoded_30_first2rows"], atol=1e-4)
     np.testing.assert_allclose(long[-1], np.ravel(case["encoded_30_last"]), atol=1e-4)
     np.testing.assert_allclose(np.abs(long).sum(), case["encoded_30_abs_sum"], rtol=1e-5)
@@ -73,7 +77,8 @@ def test_training_and_encoding_match_the_original(case):
     for name, value in ours.items():
         figures = [value.sum().item(), value.abs().sum().item()]
         expected = case["final_weight_sum_and_abs_sum"][name]
-        np.testing.assert_allclose(figures, expected, atol=1e-4, err_msg=name)
+        atol = max(1e-4, SHARE[device] * expected[1])
+        np.testing.assert_allclose(figures, expected, atol=atol, err_msg=name)
 
 
 def test_first_step_moves_alpha_alone_inside_the_module():
