@@ -24,6 +24,7 @@ from sola.errors import DataError, SolaError
 from sola.export.dump import export_features
 from sola.prepare import __main__ as prepare
 from sola.prepare.new_yaml import window_of
+from sola.probe import temporal_head
 from sola.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("grey_pictures")
@@ -33,7 +34,10 @@ def run(*arguments, yaml="new.yaml"):
     prepare.main([f"--yaml_path={yaml}", *arguments])
 
 
-def test_a_yaml_that_trains_is_made_from_a_flat_folder(workplace, annotations, capsys):
+def test_a_yaml_that_trains_is_made_from_a_flat_folder(
+    workplace, annotations, capsys, grey_pictures, monkeypatch
+):
+    monkeypatch.setattr(temporal_head, "STEPS", 2)
     gone = {"gone": annotations["t5"], "a\nb": annotations["t6"]}
     tested = {"tested": annotations["t7"] | {"subset": "testing"}}  # is not wanted
     file = write(workplace / "a.json", annotations | gone | tested)
