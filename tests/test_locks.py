@@ -16,8 +16,10 @@ from helpers import (
 
 from sola.config import load_config
 from sola.errors import SolaError
+from sola.records import read_records
 from sola.system.files import only_user_of
 from sola.training.loop import train
+from sola.training.resume import load_state
 
 
 @contextlib.contextmanager
@@ -40,19 +42,27 @@ def other_process_holds(folder):
         holder.communicate()
 
 
-def test_a_second_process_is_refused_and_a_stop_of_the_first_is_told(workplace):
+def test_a_run_refuses_a_second_process_and_outlives_its_reader(workplace):
+    """And tells how it was stopped, though its reader, as tee upon Ctrl-C, has gone."""
     settings = ["epoch=100000", "saving_epoch=100000", "label_base=visualizing"]
-    command = [*SCRIPT, "--yaml_path=tiny.yaml", *settings]
-    options = {"cwd": workplace, "env": ENVIRONMENT, "text": True}
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    first = subprocess.Popen(
+        [*SCRIPT, "--yaml_path=tiny.yaml", *settings], cwd=workplace, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     read_until(first, "epoch 2/")
     config = load_config("tiny.yaml", settings)
     with pytest.raises(SolaError, match=rf"models/tiny: in use by process {first.pid} on "):
         train(config, restart=True)
+    first.stdout.close()
+    seen = len(read_records(config.metrics_file))
+    while len(read_records(config.metrics_file)) < seen + 4:
+        assert first.poll() is None
     first.terminate()
-    _, errors = first.communicate()
-    assert first.returncode == 143
+    errors = first.stderr.read()
+    first.stderr.close()
+    assert first.wait(timeout=60) == 143
     assert re.fullmatch(r"stopped .*; it is saved, and the same command goes on .*\n", errors)
+    assert load_state(config.run_folder).epoch >= seen + 3
     assert not (workplace / "models/.tiny.lock").exists()
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import REPOSITORY, as_rank, contents, replace, without_seconds
 
 from sola.errors import SolaError
@@ -19,7 +20,7 @@ from sola.export.dump import export_features
 from sola.records import read_records
 from sola.system import cli
 from sola.system.device import resolve_device
-from sola.system.ranks import is_first_rank, rank_count
+from sola.system.ranks import from_first_rank, is_first_rank, rank_count
 from sola.training.loop import train
 from sola.training.resume import state_files
 
@@ -169,12 +170,16 @@ def test_several_processes_do_not_share_a_gpu(monkeypatch):
         resolve_device("cuda:0")
 
 
-def test_an_error_of_the_first_rank_is_one_line(workplace):
-    command = ["main_simsiam.py", "--yaml_path=tiny.yaml", "data_root=nowhere"]
-    with torchrun(2, *command, cwd=workplace) as process:
-        _, errors = process.communicate(timeout=100)
-    assert process.returncode != 0
-    lines = [line for line in errors.splitlines() if line.startswith("error in rank")]
-    assert len(lines) == 1
-    assert "nowhere" in lines[0]
-    assert 'main_simsiam.py", line' not in errors  # no traceback of ours
+def test_an_error_of_the_first_rank_ends_the_others(monkeypatch):
+    def broadcast(outcome, src):
+        told[:] = outcome[:] = outcome if is_first_rank() else told
+
+    told = []
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    as_rank(monkeypatch, 0, 2)
+    with pytest.raises(SolaError, match="nowhere"):
+        from_first_rank(lambda: (_ for _ in ()).throw(SolaError("nowhere")))
+    as_rank(monkeypatch, 1, 2)
+    with pytest.raises(SystemExit) as left:
+        from_first_rank(lambda: pytest.fail("is the first one's to do"))
+    assert left.value.code == 2

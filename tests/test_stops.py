@@ -9,20 +9,16 @@ from types import SimpleNamespace
 import pytest
 from helpers import (
     ENVIRONMENT,
-    SCRIPT,
     interrupts_at_step,
-    read_until,
     replace,
     same,
     weights_after,
     without_seconds,
 )
 
-from sola.records import read_records
 from sola.system.signals import DeferredSignals, Interrupted
 from sola.training import loop
 from sola.training.loop import train
-from sola.training.resume import load_state
 
 LEAVING = {  # what a script is at when the signal comes
     "the callback of a weak reference, where Python forgets what is raised": (
@@ -165,22 +161,6 @@ def test_five_minutes_are_time():
     assert loop.is_saving_due(SimpleNamespace(saved_at=now - 300), signals)
     signals.noted = signal.SIGTERM
     assert loop.is_saving_due(SimpleNamespace(saved_at=now), signals)
-
-
-def test_a_reader_that_has_gone_loses_nothing(workplace, config):
-    """As tee, which a terminal's Ctrl-C ends first."""
-    settings = ["epoch=100000", "saving_epoch=100000", "label_base=visualizing"]
-    process = subprocess.Popen(
-        [*SCRIPT, "--yaml_path=tiny.yaml", *settings], cwd=workplace, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    read_until(process, "epoch 2/")
-    process.stdout.close()
-    while len(read_records(config.metrics_file)) < 6:
-        assert process.poll() is None
-    process.terminate()
-    assert process.wait(timeout=60) == 143
-    assert load_state(config.run_folder).epoch >= 6
 
 
 def test_a_signal_at_the_last_moment_of_an_epoch_is_not_called_saved(config, monkeypatch):
