@@ -36,7 +36,7 @@ from sola.system.device import random_generator, resolve_device  # noqa: E402
 from sola.training.inputs import Inputs  # noqa: E402
 from sola.training.loop import Run, is_looked_at  # noqa: E402
 from sola.training.resume import Clock  # noqa: E402
-from sola.training.steps import StepScalars  # noqa: E402
+from sola.training.steps import joined  # noqa: E402
 
 STEPS_PER_EPOCH = 145  # of HACS
 LATENTS, SCENE, NOISE, ACTION = 256, 20, 0.3, 12
@@ -130,11 +130,11 @@ def train_epoch(run: Run, store: FileWindows | HeldWindows, epoch: int = 1) -> f
     """An epoch as sola/training/loop.py trains it, without records and pictures; its mean loss."""
     plan = plan_epoch(run.config, [video.length for video in run.inputs.videos], epoch)
     steps = len(plan.parts)
-    scalars = StepScalars(steps, run.learner.device, {})
+    seen, unseen = {}, []
     for step, windows in enumerate(store.batches(plan.windows, plan.parts), start=1):
-        scalars.put(step, training_step(run.learner, windows, plan.shares[step - 1]))
+        unseen.append(training_step(run.learner, windows, plan.shares[step - 1]))
         if is_looked_at(step, steps):
-            seen = scalars.until(step)  # waits for the device
+            seen, unseen = joined(seen, unseen), []  # waits for the device
     return epoch_scalars(seen, plan.sizes)["loss"]
 
 

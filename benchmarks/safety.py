@@ -14,7 +14,6 @@ import common
 
 from sola.system.signals import DeferredSignals
 from sola.training.loop import STATE_SECONDS, is_saving_due, save_progress
-from sola.training.resume import TrainingState
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
         run, signals = common.new_run(config), DeferredSignals()
         actions = {
             "step": (4, common.step_of(run)),
-            "save": (1, lambda: save_progress(run, TrainingState())),
+            "save": (1, lambda: save_progress(run, 0)),
             "look": (10_000, lambda: is_saving_due(run, signals)),
         }
         step, save, look = common.print_times(actions, options.repeats)

@@ -1,7 +1,6 @@
 """The training loop: read train_epochs from top to bottom."""
 
 import contextlib
-import dataclasses
 import math
 import signal
 import time
@@ -35,7 +34,7 @@ from sola.training.health import news
 from sola.training.inputs import Inputs, open_inputs
 from sola.training.messages import describe, expected_end
 from sola.training.resume import Clock, TrainingState, open_run, restore, run_identity, save_state
-from sola.training.steps import StepScalars, check_losses, diverged, weights_are_finite
+from sola.training.steps import check_finite, check_losses, joined
 
 STEPS_PER_CHECK = 10  # the loss is looked at, and so waited for, once in so many steps
 STEPS_TIMED = 10  # by which the end is foretold: one alone varies, and a user wants to know soon
@@ -75,7 +74,7 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
         if state is None:
             state = TrainingState()
             draw_if_due(run, 0)
-            save_progress(run, state)
+            save_progress(run, 0)
         else:
             if state.steps >= math.ceil(len(inputs.videos) / config.batch_size):
                 raise TrainingError("the training state is of another run; --restart sets it aside")
@@ -103,22 +102,22 @@ def train_epochs(run: Run, before: TrainingState) -> None:
         for epoch in range(before.epoch + 1, config.epoch + 1):
             plan = plan_epoch(config, [video.length for video in videos], epoch)
             steps = len(plan.parts)
-            scalars = StepScalars(steps, learner.device, before.scalars if done else {})
+            seen, unseen = before.scalars if done else {}, []  # scalars of the steps
             batches = waited_for(windows.batches(plan.windows, plan.parts[done:]), run.clock)
             about = f"epoch {epoch}/{config.epoch}"
             bar = progress(batches, initial=done, total=steps, desc=about, unit="step")
 
             for step, windows_of_step in enumerate(bar, start=done + 1):
-                scalars.put(step, training_step(learner, windows_of_step, plan.shares[step - 1]))
+                unseen.append(training_step(learner, windows_of_step, plan.shares[step - 1]))
                 is_due = is_saving_due(run, signals)
                 if is_looked_at(step, steps) or (is_due and rank_count() == 1):
-                    seen = scalars.until(step)
+                    seen, unseen = joined(seen, unseen), []
                     check_losses(seen["loss"], config, epoch, videos, plan)
                     bar.clear()
                     foretell_end(run, (config.epoch - epoch + 1) * steps - step)
                     bar.set_postfix(loss=f"{seen['loss'].mean().item():.4f}")
                     if step < steps and any_rank(is_due, learner.device):
-                        save_progress(run, TrainingState(epoch=epoch - 1, steps=step, scalars=seen))
+                        save_progress(run, epoch - 1, step, seen)
                         where = f"in epoch {epoch} after step {step} of {steps}"
                         stop_if_asked(signals, learner.device, where)
 
@@ -130,7 +129,7 @@ def train_epochs(run: Run, before: TrainingState) -> None:
             if is_saving(config, epoch) and is_first_rank():
                 save_weights(run, epoch)
             if is_saving(config, epoch) or any_rank(is_saving_due(run, signals), learner.device):
-                save_progress(run, TrainingState(epoch=epoch))
+                save_progress(run, epoch)
                 stop_if_asked(signals, learner.device, f"after epoch {epoch} of {config.epoch}")
             if is_saving(config, epoch) and is_first_rank():
                 with signals.at_once():
@@ -200,8 +199,7 @@ def add_record(run: Run, epoch: int, figures: dict[str, float]) -> None:
     """Put the epoch on record and say what it shows. Raises TrainingError for odd figures."""
     config = run.config
     figures["tanh_alpha"] = run.learner.model.module.alpha.tanh().item()
-    if not weights_are_finite(run.learner) or not all(map(math.isfinite, figures.values())):
-        raise TrainingError(f"epoch {epoch}: {diverged(config)}")
+    check_finite(run.learner, config, epoch, figures.values())
     floor, plateau = landmarks(config)
     record = {"record": "epoch", "epoch": epoch} | figures
     record |= {"loss_floor": floor, "loss_plateau": plateau, "windows": len(run.inputs.videos)}
@@ -217,21 +215,25 @@ def add_record(run: Run, epoch: int, figures: dict[str, float]) -> None:
                 draw_curves(config, run.records)
 
 
-def save_progress(run: Run, state: TrainingState) -> None:
+def save_progress(
+    run: Run, epoch: int, steps: int = 0, scalars: dict[str, Tensor] | None = None
+) -> None:
     """Save all that the same command needs to go on from here, on the first rank.
 
-    state: how far the run has come; the rest is added here.
+    epoch: epochs that are complete. steps: done of the next one, with their scalars.
     """
-    if not weights_are_finite(run.learner):
-        raise TrainingError(f"epoch {state.epoch + (state.steps > 0)}: {diverged(run.config)}")
+    check_finite(run.learner, run.config, epoch + (steps > 0))
     if is_first_rank():
-        changes = {
-            "seconds": run.clock.seconds,
-            "identity": run_identity(run.config, run.inputs.training.lengths),
-            "model": run.learner.model.state_dict(),
-            "optimiser": run.learner.optimiser.state_dict()["state"],
-        }
-        save_state(run.config.run_folder, dataclasses.replace(state, **changes))
+        state = TrainingState(
+            epoch=epoch,
+            steps=steps,
+            scalars=scalars or {},
+            seconds=run.clock.seconds,
+            identity=run_identity(run.config, run.inputs.training.lengths),
+            model=run.learner.model.state_dict(),
+            optimiser=run.learner.optimiser.state_dict()["state"],
+        )
+        save_state(run.config.run_folder, state)
     run.saved_at = time.monotonic()
 
 
