@@ -21,8 +21,9 @@ NEEDED = {  # numbers that a record of a kind has; all others may be absent, as 
 }  # fmt: skip
 OTHERS = {"record": str, "protocol": str, "converged": bool, "skipped": list}  # all else: numbers
 LARGEST_EPOCH = 10**9
-COMPARED = ("protocol", "snippets", "training_snippets")  # what scores must share to be compared
-COMPARED_HEADS = ("seeds", "snippets", "videos", "training_videos")
+COMPARED = {  # what scores must share to be compared, of either probe
+    "protocol", "snippets", "training_snippets", "seeds", "videos", "training_videos",
+}  # fmt: skip
 
 
 def to_line(record: Record) -> str:
@@ -91,20 +92,21 @@ def comparable(records: Iterable[Record], protocol: str) -> list[Record]:
     """
     found = evaluations(records)
     of_protocol = [record for record in found if record.get("protocol") == protocol]
-    last = (of_protocol or found)[-1:]
-    return [record for record in found if all(_are_comparable(record, other) for other in last)]
-
-
-def _are_comparable(first: Record, second: Record) -> bool:
-    """An earlier version's record lacks some of what is compared: that counts as equal."""
-    return all(first[key] == second[key] for key in COMPARED if key in first and key in second)
+    return _like_the_last(found, of_protocol or found)
 
 
 def head_evaluations(records: Iterable[Record]) -> list[Record]:
     """The temporal head's records that can be compared with the last one, in order."""
     found = [record for record in records if record["record"] == "head_evaluation"]
-    last = found[-1:]
-    return [r for r in found if all(r.get(k) == last[0].get(k) for k in COMPARED_HEADS)]
+    return _like_the_last(found, found)
+
+
+def _like_the_last(found: list[Record], of: list[Record]) -> list[Record]:
+    """Those that can be compared with the last of some; what an earlier version lacks is equal."""
+    last = of[-1] if of else {}
+    return [
+        r for r in found if all(r[key] == last[key] for key in COMPARED & r.keys() & last.keys())
+    ]
 
 
 def head_spread(heads: Sequence[Record]) -> float:
