@@ -28,6 +28,7 @@ SCALARS_OF_VERSION_1 = ("loss", "cosine_mean", "cosine_square")
 MAY_DIFFER = {"epoch", "saving_epoch", "num_workers", "device", "storage", "on_bad_file"}
 MAY_DIFFER |= {"synthetic", "data_root", "label_base", "model_save_path", "feature_save_path"}
 MAY_DIFFER |= {"annotations", *TIME_OPTIONS}
+MAY_DIFFER |= {key for key in vars(Config) if key.startswith(("visualizing_", "eval_"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +53,14 @@ class Clock:
     """Where the time since the last epoch's record went: fields of a record -> seconds."""
 
     def __init__(self, before: dict[str, float]) -> None:
-        self.begin(before)
-
-    def begin(self, before: dict[str, float]) -> None:
-        """Begin anew, with what was spent before an interruption."""
-        self.parts = {"seconds_reading": 0.0, "seconds_drawing": 0.0} | before
-        self.started = time.perf_counter() - self.parts.pop("seconds", 0.0)
+        """before: what was spent before an interruption."""
+        self.parts = {"seconds": 0.0, "seconds_reading": 0.0, "seconds_drawing": 0.0} | before
+        self.started = time.perf_counter()
 
     @property
     def seconds(self) -> dict[str, float]:
-        return {"seconds": time.perf_counter() - self.started, **self.parts}
+        total = time.perf_counter() - self.started + self.parts["seconds"]
+        return self.parts | {"seconds": total}
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -79,9 +78,9 @@ class Clock:
 
     def lap(self) -> dict[str, float]:
         """The seconds for a record; they begin again at 0."""
-        seconds = self.seconds
-        self.begin({})
-        return {name: round(value, 3) for name, value in seconds.items()}
+        seconds = {name: round(value, 3) for name, value in self.seconds.items()}
+        self.parts, self.started = dict.fromkeys(self.parts, 0.0), time.perf_counter()
+        return seconds
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -204,15 +203,11 @@ def run_identity(config: Config, lengths: dict[str, int]) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     listing = "".join(f"{video}\t{length}\n" for video, length in sorted(lengths.items()))
     return {
-        "config": {key: settings[key] for key in settings if not _may_differ(key)},
+        "config": {key: settings[key] for key in settings if key not in MAY_DIFFER},
         "videos": len(lengths),
         "snippets": sum(lengths.values()),
         "listing": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
     }
-
-
-def _may_differ(key: str) -> bool:
-    return key in MAY_DIFFER or key.startswith(("visualizing_", "eval_"))
 
 
 def _differences(state: TrainingState, config: Config, lengths: dict[str, int]) -> list[str]:
