@@ -6,8 +6,7 @@ None of them can end a training.
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,8 @@ def is_drawn(config: Config, epoch: int) -> bool:
 
 def draw_tsms(config: Config, epoch: int, learner: Learner, inputs: Inputs) -> None:
     """Draw <exp_name>_epoch<k>.png, the TSMs of the videos to draw, and <exp_name>_batch.png."""
-    draw_sheet(config, epoch, inputs, lambda: learner.model.module)
+    with _only_warning(_sheet_file(config, epoch)) as path:
+        draw_sheet(path, config, epoch, learner.model.module, inputs)
     with _only_warning(config.picture_folder / f"{config.exp_name}_batch.png") as path:
         names, windows = first_windows(config, inputs)
         with torch.no_grad():
@@ -60,23 +60,26 @@ def draw_best(config: Config, records: Sequence[Record], inputs: Inputs) -> None
         best_head(head_evaluations(records)),
     ]
     for epoch in {record["epoch"] for record in best if record}:
-        open_module = partial(load_module, config.model_file(epoch), dilations=config.dilations)
-        if not is_drawn(config, epoch) and not _sheet_file(config, epoch).exists():
-            draw_sheet(config, epoch, inputs, open_module)
+        path = _sheet_file(config, epoch)
+        if not is_drawn(config, epoch) and not path.exists():
+            with _only_warning(path):
+                module = load_module(config.model_file(epoch), dilations=config.dilations)
+                draw_sheet(path, config, epoch, module, inputs)
 
 
 def _sheet_file(config: Config, epoch: int) -> Path:
     return config.picture_folder / f"{config.exp_name}_epoch{epoch}.png"
 
 
-def draw_sheet(
-    config: Config, epoch: int, inputs: Inputs, open_module: Callable[[], SoLaModule]
-) -> None:
-    """Draw <exp_name>_epoch<k>.png."""
-    with _only_warning(_sheet_file(config, epoch)) as path:
-        videos, axis = video_pictures(open_module(), inputs), Sampling.of(config).common_axis
-        title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
-        save_figure(path, tsm_sheet(title, videos, axis))
+def draw_sheet(path: Path, config: Config, epoch: int, module: SoLaModule, inputs: Inputs) -> None:
+    """Draw the videos to draw, as they are and as the module of an epoch makes them."""
+    pictures = []
+    for name, file in inputs.drawn.items():
+        features = read_features(file)
+        tsms = map(self_similarity, (features, encode_video(module, features)))
+        pictures.append(VideoPicture(name, file.length, *tsms, inputs.drawn_labels.get(name)))
+    title = f"Temporal self-similarity, {config.exp_name}, epoch {epoch}"
+    save_figure(path, tsm_sheet(title, pictures, Sampling.of(config).common_axis))
 
 
 def draw_curves(config: Config, records: Sequence[Record]) -> None:
@@ -97,17 +100,6 @@ def _only_warning(path: Path) -> Iterator[Path]:
         known = isinstance(error, SolaError)
         reason = str(error).removeprefix(f"{path}: ") if known else repr(error)
         print(f"warning: the picture {path} was not drawn: {' '.join(reason.splitlines())}")
-
-
-def video_pictures(module: SoLaModule, inputs: Inputs) -> list[VideoPicture]:
-    """The videos to draw, as they are and as the module makes them."""
-    pictures = []
-    for name, file in inputs.drawn.items():
-        features = read_features(file)
-        encoded = encode_video(module, features)
-        tsms = self_similarity(features), self_similarity(encoded)
-        pictures.append(VideoPicture(name, file.length, *tsms, inputs.drawn_labels.get(name)))
-    return pictures
 
 
 def first_windows(config: Config, inputs: Inputs) -> tuple[list[str], np.ndarray]:
