@@ -39,15 +39,13 @@ def state_of(records: Sequence[Record], config: Config, *, has_ended: bool = Fal
     """
     epochs = [record for record in records if record["record"] == "epoch"]
     scores = comparable(records, config.eval_protocol)
-    found = _past_its_best(scores)
-    if epochs:
-        ways, lasts = ways_down(epochs, config), 1 if has_ended else PLATEAU_EPOCHS
-        learned = has_gained(scores)
-        at_plateau = None if learned else _at_plateau(epochs, ways, lasts, config)
-        found = (
-            _collapsed(epochs, ways, config) or _saturated(epochs, config) or at_plateau or found
-        )
-    return found or State("learning")
+    ways, lasts = ways_down(epochs, config), 1 if has_ended else PLATEAU_EPOCHS
+    return (
+        (epochs and (_collapsed(epochs, ways, config) or _saturated(epochs, config)))
+        or (epochs and not has_gained(scores) and _at_plateau(epochs, ways, lasts, config))
+        or _past_its_best(scores)
+        or State("learning")
+    )
 
 
 def news(records: Sequence[Record], config: Config) -> list[str]:
