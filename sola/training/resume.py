@@ -120,20 +120,22 @@ def read_state(path: Path) -> TrainingState:
             scalars = zip(SCALARS_OF_VERSION_1, figures.T.contiguous(), strict=True)
             content |= {"steps": len(figures), "scalars": dict(scalars)}
         state = TrainingState(**content)
-        if {type(state.epoch), type(state.steps)} != {int} or min(state.epoch, state.steps) < 0:
-            raise ValueError("its epoch or steps")
-        for name, values in state.scalars.items():
-            if values.shape != (state.steps,) or values.dtype != torch.float64 or values.is_meta:
-                raise ValueError(f"its scalar {name}")
-        if state.steps and "loss" not in state.scalars:
-            raise ValueError("without a loss")
-        if not all(type(seconds) is float and seconds < 1e12 for seconds in state.seconds.values()):
-            raise ValueError("its seconds")
         identity = state.identity | state.identity["config"]
-        if not all(
-            isinstance(identity[key], str | int | float) for key in identity.keys() - {"config"}
+        del identity["config"]
+        if not (
+            type(state.epoch) is type(state.steps) is int
+            and min(state.epoch, state.steps) >= 0
+            and (state.steps == 0 or "loss" in state.scalars)
+            and all(
+                values.shape == (state.steps,)
+                and values.dtype == torch.float64
+                and not values.is_meta
+                for values in state.scalars.values()
+            )
+            and all(type(value) is float and value < 1e12 for value in state.seconds.values())
+            and all(isinstance(value, str | int | float) for value in identity.values())
         ):
-            raise ValueError("its identity")
+            raise ValueError("another form")
         return state
 
 
