@@ -26,8 +26,6 @@ EVALUATION_COLUMNS = {
     "majority_share": "majority",
 }
 SHORTEST_FORETOLD = 60.0  # seconds
-NOT_COMPARED = "  other protocol or snippets, not compared"
-NOT_CONVERGED = "  probe not converged"
 
 
 def describe(records: Sequence[Record], config: Config) -> str:
@@ -91,50 +89,48 @@ def _head_lines(heads: Sequence[Record]) -> list[str]:
 
 def _probe_lines(config: Config, records: Sequence[Record], scores: Sequence[Record]) -> list[str]:
     """The evaluations, and the best of those that can be compared."""
-    lines, best = [evaluation_table(config, records, scores)], best_evaluation(scores)
+    best = best_evaluation(scores)
+    lines = evaluation_table(config, records, scores, best)
     if best is None:
         return lines
     above = gain(scores, best)
-    against = "" if above is None else f" ({above:+.4f} against the untouched features"
+    against = ""
     if above is not None:
         is_noise = 0 < above <= error_of(best)
-        against += f", within its standard error, {error_of(best):.4f})" if is_noise else ")"
+        noise = f", within its standard error, {error_of(best):.4f}" if is_noise else ""
+        against = f" ({above:+.4f} against the untouched features{noise})"
     lines.append(f"best epoch by accuracy: {best['epoch']}, {best['accuracy']:.4f}{against}")
-    ranked = {"ROC-AUC": "roc_auc", "average precision": "average_precision"}
-    highest = {
-        name: max(scores, key=lambda record, field=field: record.get(field, -math.inf))["epoch"]
-        for name, field in ranked.items()
-    }
-    if set(highest.values()) != {best["epoch"]}:
-        lines.append(", ".join(f"highest {name}: epoch {epoch}" for name, epoch in highest.items()))
+    auc, precision = (
+        max(scores, key=lambda record, field=field: record.get(field, -math.inf))["epoch"]
+        for field in ("roc_auc", "average_precision")
+    )
+    if {auc, precision} != {best["epoch"]}:
+        lines.append(f"highest ROC-AUC: epoch {auc}, highest average precision: epoch {precision}")
     if above is not None and above <= 0:
         lines.append("warning: by accuracy no epoch is above the untouched features, epoch 0")
     return lines
 
 
-def evaluation_table(config: Config, records: Sequence[Record], scores: Sequence[Record]) -> str:
+def evaluation_table(
+    config: Config, records: Sequence[Record], scores: Sequence[Record], best: Record | None
+) -> list[str]:
     """All evaluations with the loss of their epochs, the best of the comparable ones marked."""
     losses = {r["epoch"]: r["loss"] for r in records if r["record"] == "epoch"}
-    best = best_evaluation(scores)
     heads = {r["epoch"]: r for r in head_evaluations(records)}
-    names = [
-        "epoch",
-        "steps",
-        "loss",
-        *EVALUATION_COLUMNS.values(),
-        *(["head AUC", "±"] if heads else []),
-    ]
+    names = ["epoch", "steps", "loss", *EVALUATION_COLUMNS.values()]
+    names += ["head AUC", "±"] if heads else []
     lines = ["".join(f"{name:>10}" for name in names)]
     for record in evaluations(records):
         values = [losses.get(record["epoch"]), *map(record.get, EVALUATION_COLUMNS)]
         if heads:
             values += map(heads.get(record["epoch"], {}).get, ("roc_auc", "roc_auc_std"))
         cells = ["-" if value is None else f"{value:.4f}" for value in values]
-        mark = "  <- best" if record is best else "" if record in scores else NOT_COMPARED
-        mark += "" if record.get("converged", True) else NOT_CONVERGED
+        mark = "  <- best" if record is best else ""
+        mark += "" if record in scores else "  other protocol or snippets, not compared"
+        mark += "" if record.get("converged", True) else "  probe not converged"
         steps = steps_until(records, record["epoch"], config.batch_size)
         lines.append("".join(f"{cell:>10}" for cell in [record["epoch"], steps, *cells]) + mark)
-    return "\n".join(lines)
+    return lines
 
 
 def time_by_stage(records: Sequence[Record]) -> str:
