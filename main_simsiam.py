@@ -9,13 +9,17 @@ if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sola.config import Config, load_config
+from sola.records import (
+    Record,
+    best_evaluation,
+    best_head,
+    comparable,
+    head_evaluations,
+    is_gain_of_head,
+)
 from sola.system.cli import ArgumentParser, command, run_script
-
-if TYPE_CHECKING:
-    from sola.records import Record
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,16 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def next_commands(
-    options: argparse.Namespace, config: Config, records: Sequence["Record"]
+    options: argparse.Namespace, config: Config, records: Sequence[Record]
 ) -> list[str]:
     """What to run now: what mends the training if something does, else what writes features."""
-    from sola.records import (
-        best_evaluation,
-        best_head,
-        comparable,
-        head_evaluations,
-        is_gain_of_head,
-    )
     from sola.training.health import has_gained, state_of
 
     def command_with(script: str, *arguments: str) -> str:
