@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     with _naming(path):
         settings = _settings(pairs)
     with _naming("command line"):
-        settings |= _settings([split_setting(override) for override in overrides])
+        settings |= _settings(map(split_setting, overrides))
     with _naming(f"{path} and command line" if overrides else path):
         if "exp_name" not in settings:
             raise ConfigError("exp_name is missing")
@@ -230,8 +230,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """The configuration with KEY=VALUE settings that win over it. Raises ConfigError."""
     with _naming("command line"):
-        settings = _settings([split_setting(override) for override in overrides])
-        return dataclasses.replace(config, **settings)
+        return dataclasses.replace(config, **_settings(map(split_setting, overrides)))
 
 
 @contextlib.contextmanager
@@ -242,7 +241,7 @@ def _naming(origin: str | Path) -> Iterator[None]:
         raise ConfigError(f"{origin}: {error}") from error
 
 
-def _settings(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+def _settings(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Typed settings from key and text pairs; refuses unknown and repeated keys."""
     types = {field.name: field.type for field in dataclasses.fields(Config)}
     settings = {}
