@@ -97,11 +97,11 @@ def compared(
             labels = [read_labels(*of, bad_files) for of in zip(folders, files, strict=True)]
         held = []
         for split, of_split, found in zip(SPLITS, files, labels, strict=True):
-            is_action = [values > 0 for values in found.values()]
-            videos = ProbeVideos(split, [*of_split.values()], is_action)
-            held.append(temporal_head.hold(videos, device, None, [*found.values()]))
+            videos = [of_split[video] for video in found]
+            ProbeVideos(split, videos, [values > 0 for values in found.values()])  # of both kinds
+            held.append(temporal_head.hold(videos, [*found.values()], device))
         scores = temporal_head.binary_scores(*held, seeds)
-        classes = 1 + max(int(values.max()) for found in labels for values in found.values())
+        classes = 1 + max(int(values.max()) for part in held for values in part.labels)
         if classes > 2:
             scores |= temporal_head.class_scores(*held, seeds, classes)
         yield root, scores

@@ -67,11 +67,16 @@ class ProbeVideos:
         features = encode_snippets(module, self.files, video, times)
         if not is_finite(features):
             row = np.flatnonzero(~np.isfinite(features).all(axis=1))[0]
-            path = self.files[video[row]].path
-            raise DataError(f"{path}: the module's output is NaN or infinite there")
+            check_finite(self.files[video[row]], features)
         norms = np.sqrt(np.einsum("nc,nc->n", features, features))  # without a copy of all
         features /= np.maximum(norms, 1e-12)[:, None]
         return features, self.flat_labels[snippets]
+
+
+def check_finite(file: FeatureFile, features: np.ndarray) -> None:
+    """Raise DataError for NaN or Inf in what the module makes of a file."""
+    if not is_finite(features):
+        raise DataError(f"{file.path}: the module's output is NaN or infinite there")
 
 
 def mean_and_deviation(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

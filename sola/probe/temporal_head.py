@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sola.config import Config
-from sola.data.features import is_finite, read_features
-from sola.errors import DataError
+from sola.data.features import FeatureFile, read_features
 from sola.method.module import SoLaModule, encode_video
 from sola.probe.scores import Scores, figures
-from sola.probe.snippets import READERS, ProbeVideos, mean_and_deviation
+from sola.probe.snippets import READERS, ProbeVideos, check_finite, mean_and_deviation
 from sola.system.cli import progress
 from sola.system.device import random_generator
 from sola.system.prefetch import in_background
@@ -70,8 +68,7 @@ def probe(
     Memory: all their snippets, C * 4 bytes each, and 30 * CROPS * CROP * C * 4 under way.
     """
     started = time.perf_counter()
-    encode = None if module is None else partial(encode_video, module)
-    held = [hold(part, device, encode) for part in videos]
+    held = [hold(part.files, part.labels, device, module) for part in videos]
     encoding = {"seconds_encoding": round(time.perf_counter() - started, 3)}
     return binary_scores(*held, seeds) | encoding | counts(videos, seeds)
 
@@ -131,20 +128,19 @@ class Held:
 
 
 def hold(
-    videos: ProbeVideos,
+    files: Sequence[FeatureFile],
+    labels: list[np.ndarray],
     device: torch.device,
-    encode: Callable[[np.ndarray], np.ndarray] | None,
-    labels: list[np.ndarray] | None = None,
+    module: SoLaModule | None = None,
 ) -> Held:
-    """Whole videos as encode, [T, C] -> [T, C'], makes them, or untouched; labels: of classes."""
-    files = in_background(read_features, videos.files, threads=READERS, ahead=2 * READERS)
+    """Whole videos as the module makes them, or untouched."""
+    read = in_background(read_features, files, threads=READERS, ahead=2 * READERS)
     features = []
-    for file, x in zip(videos.files, progress(files, total=len(videos.files)), strict=True):
-        x = x if encode is None else encode(x)
-        if not is_finite(x):
-            raise DataError(f"{file.path}: the module's output is NaN or infinite there")
+    for file, x in zip(files, progress(read, total=len(files)), strict=True):
+        x = x if module is None else encode_video(module, x)
+        check_finite(file, x)
         features.append(torch.from_numpy(x).to(device))
-    return Held(features, labels or videos.labels)
+    return Held(features, labels)
 
 
 def predictions(
@@ -204,6 +200,6 @@ def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     """Inside, PyTorch's random state is the seed's and algorithms are deterministic; then not."""
     devices = [device] if device.type == "cuda" else []
     cudnn = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with torch.random.fork_rng(devices=devices), cudnn:
+    with torch.random.fork_rng(devices), cudnn:
         torch.manual_seed(seed)
         yield
