@@ -150,19 +150,13 @@ def _draw_legend(figure: Figure, runs: Mapping[str, Sequence[Record]], y: float)
     """The runs' colours, where there are several, and the line of the untouched features."""
     from matplotlib.lines import Line2D
 
-    entries = [(plain(name), f"C{number}", "-") for number, name in enumerate(runs)]
-    entries = entries if len(runs) > 1 else []
+    lines = [(f"C{number}", "-", plain(name)) for number, name in enumerate(runs)]
+    lines = lines if len(runs) > 1 else []
     if any(record["epoch"] == 0 for records in runs.values() for record in evaluations(records)):
-        entries.append((UNTOUCHED, "black", "--"))
+        lines.append(("black", "--", UNTOUCHED))
     figure.legend(
-        [
-            Line2D([], [], color=colour, linestyle=style, linewidth=1.2)
-            for _, colour, style in entries
-        ],
-        [text for text, *_ in entries],
-        loc="upper center",
-        bbox_to_anchor=(0.5, y),
-        ncols=LEGEND_COLUMNS,
-        fontsize=8,
+        [Line2D([], [], color=c, linestyle=style, linewidth=1.2) for c, style, _ in lines],
+        [text for *_, text in lines],
+        loc="upper center", bbox_to_anchor=(0.5, y), ncols=LEGEND_COLUMNS, fontsize=8,
         frameon=False,
-    )
+    )  # fmt: skip

@@ -14,7 +14,6 @@ from sola.plots.figure import DPI, new_figure, plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -25,7 +24,7 @@ HEADING, FOOT, RIGHT = 44, 26, 120  # pixels around all of them
 LONGEST_TITLE = 100
 VIDEOS_PER_ROW = 2
 ACTION_COLOUR = "#d62728"
-COLOUR_MAP, LEVELS = "viridis", 48
+COLOUR_MAP, LEVELS = "viridis", 48  # few enough for a small file
 LOWEST, HIGHEST = 2, 98  # percentiles between which the colours below the diagonal lie
 LEAST_RANGE = 1e-3  # of the cosines, below which there is no structure to show
 SNIPPETS = TimeAxis(1.0, 1.0)  # on which snippet i begins at i
@@ -58,10 +57,9 @@ def self_similarity(features: np.ndarray, side: int = SIDE) -> np.ndarray:
     return directions @ directions.T
 
 
-def segments(labels: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of true labels [T] as (start, end) with end exclusive."""
-    edges = np.flatnonzero(np.diff(labels.astype(np.int8), prepend=0, append=0))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+def segments(labels: np.ndarray) -> np.ndarray:
+    """Runs of true labels [T] as start and exclusive end, [N, 2]."""
+    return np.flatnonzero(np.diff(labels, prepend=False, append=False)).reshape(-1, 2)
 
 
 def tsm_sheet(title: str, videos: Sequence[VideoPicture], axis: TimeAxis | None = None) -> Figure:
@@ -107,16 +105,14 @@ def window_sheet(
     rows = [(1 + tsms) / 2 for tsms in (before, cosines)]
     scale = min(target.min(), *(np.percentile(tsms, LOWEST) for tsms in rows)), 1.0
     figure, panels = _panels(2 * (len(names) + 2), len(names) + 2, title)
-    panels = iter(panels)
+    shown = []
     for tsms, stage in zip(rows, ("untouched", "predicted"), strict=True):
-        columns = [
-            (f"{plain(name, 24)}\n{stage}", tsm) for name, tsm in zip(names, tsms, strict=True)
-        ]
-        columns += [(f"mean of these\n{stage}", tsms.mean(axis=0)), ("target", target)]
-        for name, tsm in columns:
-            panel = next(panels)
-            image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), scale)
-            panel.set_title(name, fontsize=8)
+        titles = [*(plain(name, 24) for name in names), "mean of these"]
+        titles = [f"{title}\n{stage}" for title in titles]
+        shown += zip([*titles, "target"], [*tsms, tsms.mean(axis=0), target], strict=True)
+    for panel, (title, tsm) in zip(panels, shown, strict=True):
+        image = _draw_tsm(panel, tsm, (-0.5, len(target) - 0.5), scale)
+        panel.set_title(title, fontsize=8)
     bar = _add_legends(figure, image, "position in the window, of those that are compared")
     bar.set_label("similarity, (1 + cosine) / 2", fontsize=8)
     return figure
@@ -139,20 +135,15 @@ def _panels(count: int, per_row: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _colours() -> Colormap:
-    """Few enough of them for a small file."""
-    from matplotlib import colormaps
-
-    return colormaps[COLOUR_MAP].resampled(LEVELS)
-
-
 def _draw_tsm(
     panel: Axes, tsm: np.ndarray, span: tuple[float, float], scale: tuple[float, float]
 ) -> AxesImage:
     """A TSM with time over the span along both axes, downwards and to the right."""
+    from matplotlib import colormaps
+
     image = panel.imshow(
-        tsm, vmin=scale[0], vmax=scale[1], cmap=_colours(), extent=(*span, *span[::-1]),
-        interpolation="nearest",
+        tsm, vmin=scale[0], vmax=scale[1], cmap=colormaps[COLOUR_MAP].resampled(LEVELS),
+        extent=(*span, *span[::-1]), interpolation="nearest",
     )  # fmt: skip
     panel.locator_params(nbins=6, min_n_ticks=1, steps=[1, 2, 5, 10])
     panel.tick_params(labelsize=7, length=3)
@@ -171,7 +162,7 @@ def _draw_video(
         shown[below] = ((tsm[below] - low) / (high - low)).clip(0, 1)
     image = _draw_tsm(panel, shown, axis.span(video.length), (0, 1))
     if video.labels is not None:
-        _draw_strips(panel, axis.starts(np.array(segments(video.labels))))
+        _draw_strips(panel, axis.starts(segments(video.labels)))
     panel.tick_params(axis="y", pad=2 * STRIP * 72 / DPI)  # points
     panel.set_title(
         f"{plain(video.name)}\n{heading}, mean {tsm.mean():.2f} ({low:.2f} to {high:.2f})",
