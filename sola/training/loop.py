@@ -22,7 +22,7 @@ from sola.method.matching import (
     update_ratio,
 )
 from sola.method.weights import save
-from sola.records import Record, append_record, read_records
+from sola.records import Record, append_record
 from sola.system.cli import progress, say
 from sola.system.device import resolve_device
 from sola.system.files import only_user_of
@@ -67,9 +67,8 @@ def train(config: Config, *, restart: bool = False) -> list[Record]:
     with contextlib.ExitStack() as stack:
         from_first_rank(lambda: stack.enter_context(only_user_of(config.run_folder)))
         lengths = inputs.training.lengths
-        state = from_first_rank(lambda: open_run(config, lengths, restart=restart))
+        state, records = from_first_rank(lambda: open_run(config, lengths, restart=restart))
         learner = make_learner(config, device)
-        records = from_first_rank(lambda: read_records(config.metrics_file))
         run = Run(config, inputs, learner, records, Clock(state.seconds if state else {}))
         if state is None:
             state = TrainingState()

@@ -17,7 +17,7 @@ from sola.config import Config
 from sola.errors import CheckpointError, DamagedError, parsing, shown
 from sola.method.matching import Learner
 from sola.method.weights import load, save
-from sola.records import read_records, saved_epochs, to_line
+from sola.records import Record, read_records, saved_epochs, to_line
 from sola.system.cli import TIME_OPTIONS
 from sola.system.files import clear_temporary, set_aside, write_atomically
 
@@ -166,8 +166,10 @@ def restore(learner: Learner, state: TrainingState, folder: Path) -> None:
         learner.optimiser.load_state_dict({"state": state.optimiser, "param_groups": groups})
 
 
-def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> TrainingState | None:
-    """Make the run's folder ready; the training state to continue from, or None to begin.
+def open_run(
+    config: Config, lengths: dict[str, int], *, restart: bool
+) -> tuple[TrainingState | None, list[Record]]:
+    """Make the run's folder ready: the training state to continue from, or None, and the records.
 
     lengths: video -> T of the training split. restart sets an earlier run aside under a dated
     name. Raises CheckpointError when the folder holds another run than this one.
@@ -197,7 +199,7 @@ def open_run(config: Config, lengths: dict[str, int], *, restart: bool) -> Train
         print(f"warning: {config.metrics_file} lacks records of epochs before {last_epoch + 1}")
     write_atomically(config.metrics_file, "".join(map(to_line, kept)).encode())
     write_atomically(folder / "config.yaml", config.to_yaml().encode())
-    return state
+    return state, kept
 
 
 def run_identity(config: Config, lengths: dict[str, int]) -> dict[str, Any]:
