@@ -9,7 +9,6 @@ from pathlib import Path
 from sola.data.annotations import BLOCK_LIST
 from sola.data.videos import SPLITS
 from sola.errors import SolaError
-from sola.export.formats import Form
 from sola.export.ground_truth import ANNOTATIONS, CLASSES, OF_BMN, ground_truth, source_of
 from sola.export.heads import HEADS, Written, link_of
 from sola.export.source import Sources
@@ -48,49 +47,38 @@ def check_source(folder: Path, source: str | None, *, overwrite: bool) -> None:
         raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
 
 
-def handed_over(folder: Path, form: Form, feature_dim: int, sources: Sources) -> Written:
-    """What is told of the features in a folder. feature_dim: C of them."""
-    lengths = {v.name: form.resize or v.file.length for v in sources.videos}
-    axes = dict(sources.axes)
-    if form.resize:
-        of_input = {v.name: v.file.length for v in sources.videos}
-        axes = {v: axis.resized(of_input[v], form.resize) for v, axis in axes.items()}
-    prefix = _prefix(form, sources)
-    truth = None
+def handed_over(head: str, folder: Path, feature_dim: int, sources: Sources) -> Written:
+    """What a head is told of the features in a folder. feature_dim: C of them."""
+    form, prefix, truth = sources.form, _prefix(sources), None
     if sources.annotations:
-        of_id = {v: v if form.prefix else v.removeprefix(prefix) for v in lengths}
+        before = "" if form.prefix else prefix
         truth = ground_truth(
             sources.source,
             sources.annotations,
-            {of_id[v]: name for v, name in sources.names.items()},
-            {of_id[v]: axis for v, axis in axes.items()},
-            {of_id[v]: length for v, length in lengths.items()},
-            {of_id[v.name]: v.split for v in sources.videos if v.split in SPLITS},
+            {video.name.removeprefix(before): video for video in sources.videos},
+            prefix,
+            is_of_bmn=HEADS[head].is_of_bmn,
         )
-    return Written(
-        folder.absolute(), form, sources.splits, feature_dim, lengths, axes, prefix, truth
-    )
+    return Written(folder.absolute(), form, sources.videos, feature_dim, prefix, truth)
 
 
-def _prefix(form: Form, sources: Sources) -> str:
+def _prefix(sources: Sources) -> str:
     """What stands before the ids in all names of files: the form's prefix, or ActivityNet's v_.
 
     In split folders the names are the ids: two of the heads that read these know no prefix.
     """
-    if form.prefix or form.layout == "split":
+    form, names = sources.form, [video.name for video in sources.videos]
+    if form.prefix or form.layout == "split" or any(name in sources.annotations for name in names):
         return form.prefix
-    names = [video.name for video in sources.videos]
-    has_it = all(name.startswith("v_") for name in names)
-    return "v_" if has_it and not any(name in sources.annotations for name in names) else ""
+    return "v_" if all(name.startswith("v_") for name in names) else ""
 
 
 def write_for_head(name: str, written: Written) -> None:
     """Write what a head reads beside the features; say what to set in it, and keep that."""
-    head, truth, folder = HEADS[name], written.truth, written.folder
+    truth, folder = written.truth, written.folder
     if truth:
-        files = truth.files(is_of_bmn=head.is_of_bmn, prefix=written.prefix)
-        remove_stale(name, folder, files)
-        for file, content in files.items():
+        remove_stale(name, folder, truth.files[ANNOTATIONS])
+        for file, content in truth.files.items():
             write_atomically(folder / file, content)
     elif (folder / ANNOTATIONS).exists() and (folder / f"{name}.md").exists():
         print(f"{folder / f'{name}.md'}: stays, as there are no --annotations to write it anew")
@@ -103,10 +91,10 @@ def write_for_head(name: str, written: Written) -> None:
     print(f"kept in {folder / f'{name}.md'}")
 
 
-def remove_stale(name: str, folder: Path, files: dict[str, bytes]) -> None:
+def remove_stale(name: str, folder: Path, annotations: bytes) -> None:
     """Remove the settings of other heads where the annotations that they go with change."""
     path = folder / ANNOTATIONS
-    if path.exists() and path.read_bytes() != files[ANNOTATIONS]:
+    if path.exists() and path.read_bytes() != annotations:
         for other in HEADS.keys() - {name}:
             stale = folder / f"{other}.md"
             if stale.exists():
@@ -129,7 +117,7 @@ def guide(name: str, written: Written) -> Iterator[str]:
     head, truth = HEADS[name], written.truth
     yield f"# {name}\n\n```{head.language}\n{head.settings(written)}```\n"
     if truth:
-        yield from (f"* {line}" for line in truth.describe())
+        yield from (f"* {line}" for line in truth.notes)
         yield f"* {SEGMENTS}"
     else:
         yield "* note: --annotations=JSON writes what it reads beside the features"
@@ -144,19 +132,20 @@ def differences(name: str, written: Written) -> Iterator[str]:
     usual = type(written.form)(**head.form)
     for option, value in dataclasses.asdict(written.form).items():
         expected = getattr(usual, option)
-        if option == "prefix" and all(file.startswith(expected) for file in written.lengths):
+        if option == "prefix" and all(v.name.startswith(expected) for v in written.videos):
             continue  # all names had it before
         if value != expected:
             yield f"note: {option} is {value}, {name} expects {expected}: adapt its loader"
-    axes = written.axes.values()
-    rates = sorted(axis.rate for axis in axes)
-    if not rates and not head.knows_rates and not written.form.resize:
-        yield "warning: nothing tells the snippets a second; give --fps or --annotations"
-    if not head.knows_rates and not written.form.resize and rates and rates[0] < rates[-1]:
-        span = f"{rates[0]:.3g} to {rates[-1]:.3g} snippets a second"
-        yield f"warning: the videos have {span}, {name} knows one rate: use --resize"
-    if len({round(axis.clip_snippets, 3) for axis in axes}) > 1:
+    rates = sorted(axis.rate for axis in written.axes)
+    if not head.knows_rates and not written.form.resize:
+        if not rates:
+            yield "warning: nothing tells the snippets a second; give --fps or --annotations"
+        elif rates[0] < rates[-1]:
+            span = f"{rates[0]:.3g} to {rates[-1]:.3g} snippets a second"
+            yield f"warning: the videos have {span}, {name} knows one rate: use --resize"
+    if len({round(axis.clip_snippets, 3) for axis in written.axes}) > 1:
         yield "warning: clips of another number of strides in each video; heads know one"
-    if usual.layout == "split" and not {*written.splits} <= {*SPLITS}:
-        where = "one folder" if written.splits == [""] else f"{', '.join(written.splits)}"
+    splits = dict.fromkeys(video.split for video in written.videos)
+    if usual.layout == "split" and not {*splits} <= {*SPLITS}:
+        where = ", ".join(splits) or "one folder"
         yield f"note: {name} reads training/ and validation/, these are in {where} as the input"

@@ -55,11 +55,11 @@ def export_features(
     folder = output_folder(config, encoder.name, target)
     sources = from_first_rank(lambda: open_sources(config, target))
     encoder.check_input(sources.input_dim, sources.data_root)
-    form = from_first_rank(lambda: sources.form_for(target.form))
+    form = sources.form
     with contextlib.ExitStack() as lock:
         from_first_rank(lambda: lock.enter_context(only_user_of(folder)))
         content, pending = from_first_rank(
-            lambda: begin(folder, form, encoder, sources, target, overwrite=overwrite)
+            lambda: begin(folder, encoder, sources, target, overwrite=overwrite)
         )
         started = time.perf_counter()
         write_features(folder, form, encoder, pending)
@@ -69,7 +69,7 @@ def export_features(
             print(f"{folder}: {len(sources.videos)} videos complete, {encoded} in {seconds:.1f} s")
             if target.head:
                 width = encoder.output_dim(sources.input_dim)
-                write_for_head(target.head, handed_over(folder, form, width, sources))
+                write_for_head(target.head, handed_over(target.head, folder, width, sources))
             write_manifest(folder, content, finished=True)
     return folder
 
@@ -109,7 +109,7 @@ def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
 
 
 def begin(
-    folder: Path, form: Form, encoder: Encoder, sources: Sources, target: Target, *, overwrite: bool
+    folder: Path, encoder: Encoder, sources: Sources, target: Target, *, overwrite: bool
 ) -> tuple[dict[str, Any], list[Video]]:
     """Make the output folder ready; its manifest, and the videos whose features it lacks."""
     beside = []
@@ -126,7 +126,7 @@ def begin(
         "settings": encoder.settings,
         "skipped": sources.skipped,
     }
-    inputs = sources.real_paths()
+    form, inputs = sources.form, sources.real_paths()
     if target.annotations:
         inputs.add(os.path.realpath(target.annotations))
     may_replace = overwrite or target.output is None
@@ -135,7 +135,7 @@ def begin(
     pending = [
         video
         for video in sources.videos
-        if not form.is_written(form.path(folder, video.split, video.name), video.file.length, width)
+        if not form.is_written(form.path(folder, video.split, video.name), video.length, width)
     ]
     rest = ", the others are complete" if len(pending) < len(sources.videos) else ""
     said = f"{len(pending)} of {len(sources.videos)} videos to encode"

@@ -53,7 +53,7 @@ class Form:
     def is_written(self, path: Path, length: int, feature_dim: int) -> bool:
         """Whether a video's features are there, as far as their shape and their end show.
 
-        length: T of its input. feature_dim: C of its features. Of a csv only the end is looked at.
+        length, feature_dim: T and C of what is written. Of a csv only the end is looked at.
         """
         try:
             with open(path, "rb") as file:
@@ -61,7 +61,7 @@ class Form:
                 end = file.read()
             if self.format == "csv":
                 return end.endswith(b"\n")
-            return any(end) and shape_of(path, self.format) == (self.resize or length, feature_dim)
+            return any(end) and shape_of(path, self.format) == (length, feature_dim)
         except (BadFileError, OSError):
             return False
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sola.data.annotations import BLOCK_LIST, Action, Annotation, block_list, split_of_subset
+from sola.data.videos import SPLITS
 from sola.errors import SolaError, parsing, shown
 from sola.system.files import read_bytes
 
 if TYPE_CHECKING:
-    from sola.data.times import TimeAxis
+    from sola.export.source import Video
 
 ANNOTATIONS = "annotations.json"
 CLASSES = "classes.txt"  # a label a line, in the order of their numbers: OpenTAD's class_map
@@ -31,103 +32,54 @@ UNREADABLE = (NO_FEATURES, NO_DURATION, SCORED)
 class GroundTruth:
     """What heads are told of the videos that have features and a duration.
 
-    source: SHA-256 of the user's file. entries: id -> its entry in ANNOTATIONS. lengths: id -> T of
-    its features. classes: label -> its number, from 0. old_numbers: label -> number in the user's
-    file, where one changes. left_out: why -> names in the user's file.
+    files: name -> content. classes: how many. notes: what is in the files and what is not.
     """
 
-    source: str
-    entries: dict[str, dict[str, Any]]
-    lengths: dict[str, int]
-    classes: dict[str, int]
-    old_numbers: dict[str, int]
-    left_out: dict[str, list[str]]
-
-    def describe(self) -> list[str]:
-        """Lines on what is in the files and what is not."""
-        lines = [f"{ANNOTATIONS}: {len(self.entries)} videos, {len(self.classes)} classes"]
-        for why, names in self.left_out.items():
-            first = ", ".join(shown(name) for name in names[:3])
-            lines.append(f"not in it: {len(names)} {why} ({first}{', ...' if names[3:] else ''})")
-        if self.old_numbers:
-            old = self.old_numbers
-            changes = [f"{shown(v)} {old[v]} -> {n}" for v, n in self.classes.items() if v in old]
-            lines.append(f"labels are numbered anew, without gaps: {', '.join(changes)}")
-        return lines
-
-    def files(self, *, is_of_bmn: bool, prefix: str) -> dict[str, bytes]:
-        """Name -> content of the files. prefix: before the ids in names of features."""
-        missing = [
-            name for why, names in self.left_out.items() if why in UNREADABLE for name in names
-        ]
-        files = {
-            ANNOTATIONS: _json({"source": self.source, "prefix": prefix, "database": self.entries}),
-            BLOCK_LIST: block_list(missing),
-            CLASSES: block_list(self.classes),  # as lines, too
-        }
-        return files | (self._of_bmn(prefix) if is_of_bmn else {})
-
-    def _of_bmn(self, prefix: str) -> dict[str, bytes]:
-        """BMN's two files. In them a video is duration_frame frames long, feature_frame of which
-        have features: T snippets and the snippets that its duration would make.
-        """
-        table, content = io.StringIO(), {}
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame"])
-        for video, entry in self.entries.items():
-            seconds, rate, length = entry["duration"], entry["fps"], self.lengths[video]
-            frames = round(seconds * rate, 3)
-            row = [prefix + video, frames, seconds, rate, rate, entry["subset"], length]
-            writer.writerow(row)
-            content[prefix + video] = {
-                "duration_second": seconds,
-                "duration_frame": frames,
-                "feature_frame": length,
-                "annotations": entry["annotations"],
-            }
-        return dict(zip(OF_BMN, (table.getvalue().encode(), _json(content)), strict=True))
+    files: dict[str, bytes]
+    classes: int
+    notes: list[str]
 
 
 def ground_truth(
     source: str,
     annotations: dict[str, Annotation],
-    names: dict[str, str],
-    axes: dict[str, TimeAxis],
-    lengths: dict[str, int],
-    places: dict[str, str],
+    videos: dict[str, Video],
+    prefix: str,
+    *,
+    is_of_bmn: bool,
 ) -> GroundTruth:
     """What heads are told.
 
-    names: id -> name in annotations, of the videos with features. axes, lengths: id -> where its
-    features lie in time, and how many they are. places: id -> the split that its file lies in, if
-    it lies in one. Subsets are named training and validation, as the folders and as heads ask for,
-    whatever the annotations call them. In the training subset segments are clipped to the
-    features; those that are scored stay as they are annotated.
+    source: kept in ANNOTATIONS, see source_of. videos: id -> video with features. prefix: before
+    the ids in names of features. is_of_bmn: whether BMN's files are wanted. Subsets are named
+    training and validation, as the folders and as heads ask for, whatever the annotations call
+    them. In the training subset segments are clipped to the features; those that are scored stay
+    as they are annotated.
     """
-    split_of, of_name = split_of_subset(annotations), {name: video for video, name in names.items()}
+    split_of, of_name = split_of_subset(annotations), {v.annotated: i for i, v in videos.items()}
     kept: dict[str, tuple[Annotation, list[Action]]] = {}
     left_out: dict[str, list[str]] = {why: [] for why in (*UNREADABLE, MISPLACED, NO_SEGMENT)}
     for name, entry in annotations.items():
-        video, actions = of_name.get(name), list(entry.actions or ())
-        is_trained_on = split_of.get(entry.subset) == "training"
-        if is_trained_on and video in axes:
-            actions = _clipped(actions, *axes[video].span(lengths[video]))
-        if video is None or entry.duration is None or video not in axes:
+        actions, split = list(entry.actions or ()), split_of.get(entry.subset)
+        video = videos[of_name[name]] if name in of_name else None
+        if split == "training" and video and video.axis:
+            actions = _clipped(actions, *video.axis.span(video.length))
+        if video is None or entry.duration is None or video.axis is None:
             why = NO_FEATURES if video is None else NO_DURATION
-            left_out[SCORED if split_of.get(entry.subset) == "validation" else why].append(name)
-        elif places.get(video, split_of.get(entry.subset)) != split_of.get(entry.subset):
+            left_out[SCORED if split == "validation" else why].append(name)
+        elif video.split in SPLITS and video.split != split:
             left_out[MISPLACED].append(name)
-        elif is_trained_on and not actions:
+        elif split == "training" and not actions:
             left_out[NO_SEGMENT].append(name)
         else:
-            kept[video] = entry, actions
-    classes, old_numbers = _numbers([action for _, actions in kept.values() for action in actions])
+            kept[of_name[name]] = entry, actions
+    classes, notes = _numbers([action for _, actions in kept.values() for action in actions])
     entries = {
         video: {
             "subset": split_of.get(entry.subset, entry.subset),
             "duration": entry.duration,
-            "fps": axes[video].rate,
-            "clip": axes[video].clip,
+            "fps": videos[video].axis.rate,
+            "clip": videos[video].axis.clip,
             "annotations": [
                 {"label": a.label, "label_id": classes[a.label], "segment": [a.start, a.end]}
                 for a in actions
@@ -135,8 +87,19 @@ def ground_truth(
         }
         for video, (entry, actions) in kept.items()
     }
-    left_out = {why: found for why, found in left_out.items() if found}
-    return GroundTruth(source, entries, lengths, classes, old_numbers, left_out)
+    files = {
+        ANNOTATIONS: _json({"source": source, "prefix": prefix, "database": entries}),
+        BLOCK_LIST: block_list(name for why in UNREADABLE for name in left_out[why]),
+        CLASSES: block_list(classes),  # as lines, too
+    }
+    if is_of_bmn:
+        files |= _of_bmn({prefix + v: (e, videos[v].length) for v, e in entries.items()})
+    said = [f"{ANNOTATIONS}: {len(entries)} videos, {len(classes)} classes"]
+    for why, names in left_out.items():
+        first = ", ".join(shown(name) for name in names[:3])
+        if names:
+            said.append(f"not in it: {len(names)} {why} ({first}{', ...' if names[3:] else ''})")
+    return GroundTruth(files, len(classes), said + notes)
 
 
 def _clipped(actions: list[Action], start: float, end: float) -> list[Action]:
@@ -145,8 +108,8 @@ def _clipped(actions: list[Action], start: float, end: float) -> list[Action]:
     return [part for part in parts if part.end > part.start]
 
 
-def _numbers(actions: list[Action]) -> tuple[dict[str, int], dict[str, int]]:
-    """Label -> number from 0 without gaps; and, if any differs, label -> number it had.
+def _numbers(actions: list[Action]) -> tuple[dict[str, int], list[str]]:
+    """Label -> number from 0 without gaps; and a note where a label had another.
 
     The order is that of the label_ids where each label has one of its own, else the alphabet's.
     """
@@ -155,8 +118,30 @@ def _numbers(actions: list[Action]) -> tuple[dict[str, int], dict[str, int]]:
     is_numbered = has_ids and len({*given.values()}) == len(given)
     order = sorted(given, key=given.__getitem__) if is_numbered else sorted(given)
     numbers = {label: number for number, label in enumerate(order)}
-    old = {label: number for label, number in given.items() if number is not None}
-    return numbers, old if any(old[label] != numbers[label] for label in old) else {}
+    old = {label: given[label] for label in order if given[label] is not None}
+    changes = ", ".join(f"{shown(v)} {number} -> {numbers[v]}" for v, number in old.items())
+    is_other = any(number != numbers[label] for label, number in old.items())
+    return numbers, [f"labels are numbered anew, without gaps: {changes}"] if is_other else []
+
+
+def _of_bmn(videos: dict[str, tuple[dict[str, Any], int]]) -> dict[str, bytes]:
+    """BMN's two files of the videos' entries and T. In them a video is duration_frame frames long,
+    feature_frame of which have features: T snippets and those that its duration would make.
+    """
+    table, content = io.StringIO(), {}
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame"])
+    for video, (entry, length) in videos.items():
+        seconds, rate = entry["duration"], entry["fps"]
+        frames = round(seconds * rate, 3)
+        writer.writerow([video, frames, seconds, rate, rate, entry["subset"], length])
+        content[video] = {
+            "duration_second": seconds,
+            "duration_frame": frames,
+            "feature_frame": length,
+            "annotations": entry["annotations"],
+        }
+    return dict(zip(OF_BMN, (table.getvalue().encode(), _json(content)), strict=True))
 
 
 def _json(content: Any) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import pprint
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sola.data.times import TimeAxis
     from sola.export.formats import Form
     from sola.export.ground_truth import GroundTruth
+    from sola.export.source import Video
 
 LEVELS = 576  # which the stride times the window of every level divides, in the heads' own YAMLs
 OF_ANET = {"video_info": "video_info.csv", "video_anno": "anet_anno.json"}
@@ -31,39 +32,41 @@ BINS = {"layout": "flat", "prefix": "v_", "resize": 100, "resize_mode": "pool"}
 class Written:
     """Features that were written for a head.
 
-    lengths: name of a feature file -> T in it. axes: the same -> where its snippets lie in time, if
-    known. prefix: before the ids in all names. truth: of the annotations, if there are any.
+    prefix: before the ids in all names of files. truth: of the annotations, if there are any.
     """
 
     folder: Path  # absolute
     form: Form
-    splits: Sequence[str]
+    videos: list[Video]
     feature_dim: int
-    lengths: dict[str, int]
-    axes: dict[str, TimeAxis]
     prefix: str
     truth: GroundTruth | None
 
     @property
+    def axes(self) -> list[TimeAxis]:
+        """Where the snippets of videos lie in time, of those where it is known."""
+        return [video.axis for video in self.videos if video.axis]
+
+    @property
     def sequence_length(self) -> int:
         """max_seq_len: the longest video, brought up to what fits every level."""
-        return LEVELS * math.ceil(max(self.lengths.values()) / LEVELS)
+        return LEVELS * math.ceil(max(video.length for video in self.videos) / LEVELS)
 
     @property
     def rate(self) -> float | None:
         """Snippets a second, where they are the same in all videos."""
-        rates = {axis.rate for axis in self.axes.values()}
+        rates = {axis.rate for axis in self.axes}
         return _short(rates.pop()) if len(rates) == 1 else None
 
     @property
     def clip(self) -> float:
         """What a snippet looks at, in strides."""
-        clips = sorted(axis.clip_snippets for axis in self.axes.values())
+        clips = sorted(axis.clip_snippets for axis in self.axes)
         return _short(clips[len(clips) // 2]) if clips else 1
 
-    def beside(self, name: str) -> str | None:
-        """The path of a file beside the features that is written if there are annotations."""
-        return str(self.folder / name) if self.truth else None
+    def beside(self, **files: str) -> dict[str, str]:
+        """Setting -> path, of files that are beside the features if there are annotations."""
+        return {key: str(self.folder / name) for key, name in files.items()} if self.truth else {}
 
 
 def _short(value: float) -> float:
@@ -90,64 +93,55 @@ class Head:
 
 
 def _actionformer(written: Written, dataset_name: str = "anet") -> str:
-    truth = written.truth
-    dataset = {
-        "json_file": written.beside("annotations.json"),
-        "feat_folder": str(written.folder),
-        "file_prefix": written.prefix,
-        "file_ext": ".npy",
-        "num_classes": len(truth.classes) if truth else None,
-        "input_dim": written.feature_dim,
-        "feat_stride": 1,
-        "num_frames": written.clip,
-        "max_seq_len": written.sequence_length,
-    }
+    classes = {"num_classes": written.truth.classes} if written.truth else {}
     settings = {
         "dataset_name": dataset_name,
         "train_split": ["training"],
         "val_split": ["validation"],
-        "dataset": {key: value for key, value in dataset.items() if value is not None}
-        | {"default_fps": None, "force_upsampling": False},
+        "dataset": {
+            **written.beside(json_file="annotations.json"),
+            "feat_folder": str(written.folder),
+            "file_prefix": written.prefix,
+            "file_ext": ".npy",
+            **classes,
+            "input_dim": written.feature_dim,
+            "feat_stride": 1,
+            "num_frames": written.clip,
+            "max_seq_len": written.sequence_length,
+            "default_fps": None,
+            "force_upsampling": False,
+        },
         "test_cfg": {"multiclass_nms": True, "ext_score_file": None},
     }
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def _opentad(written: Written) -> str:
-    form, time = written.form, {}
-    if not form.resize:
-        twice = _short(2 * written.rate) if written.rate else None
-        time = {
-            "fps": twice,
-            "feature_stride": 2,
-            "sample_stride": 1,
-            "offset_frames": written.clip,
-        }
+    length = written.form.resize or written.sequence_length
     files = {"ann_file": "annotations.json", "class_map": "classes.txt"}
-    files |= {"block_list": "missing_files.txt"}
-    common = {key: written.beside(name) for key, name in files.items() if written.truth}
-    common |= {"prefix": written.prefix} | time
-    parts, split_of = {}, split_of_names(written.splits)  # of folders as they are called
+    common = written.beside(**files, block_list="missing_files.txt") | {"prefix": written.prefix}
+    if not written.form.resize:
+        common["fps"] = _short(2 * written.rate) if written.rate else None
+        common |= {"feature_stride": 2, "sample_stride": 1, "offset_frames": written.clip}
+    parts, split_of = {}, split_of_names({video.split for video in written.videos})
     for part, split in (("train", "training"), ("val", "validation"), ("test", "validation")):
         folder = next((name for name, of in split_of.items() if of == split), "")
-        place = form.place(written.folder, folder)
+        place = written.form.place(written.folder, folder)
         parts[part] = {"subset_name": split, "data_path": str(place)} | common
-    length = form.resize or written.sequence_length
-    projection = {"in_channels": written.feature_dim, "max_seq_len": length}
-    config = {"dataset": parts, "pad_len": length, "model": {"projection": projection}}
+    model = {"projection": {"in_channels": written.feature_dim, "max_seq_len": length}}
+    name = "resize_length" if written.form.resize else "pad_len"
+    config = {"dataset": parts, name: length, "model": model}
     if written.truth:
-        config["model"]["rpn_head"] = {"num_classes": len(written.truth.classes)}
+        model["rpn_head"] = {"num_classes": written.truth.classes}
         ground_truth = {"ground_truth_filename": common["ann_file"], "subset": "validation"}
         config["evaluation"] = ground_truth
-    if form.resize:
-        config["resize_length"] = config.pop("pad_len")
     return "".join(f"{k} = {pprint.pformat(v, sort_dicts=False)}\n" for k, v in config.items())
 
 
-def _command(program: str, written: Written, feature_path: str, **files: str) -> str:
+def _command(program: str, written: Written, feature_path: str | Path, **files: str) -> str:
     """A command line of G-TAD or BMN, with the files that exist."""
-    given = {option: written.beside(name) for option, name in files.items() if written.truth}
-    given |= {"feature_path": feature_path, "feat_dim": str(written.feature_dim)}
+    given = written.beside(**files)
+    given |= {"feature_path": f"{feature_path}/", "feat_dim": str(written.feature_dim)}
     given |= {"temporal_scale": str(written.form.resize or 100)}
     options = [text for option, value in given.items() for text in (f"--{option}", value)]
     return shlex.join(["python", *program.split(), *options]) + "\n"
@@ -158,29 +152,22 @@ def link_of(folder: Path) -> Path:
     return folder.absolute().with_name(f"I3D_{folder.absolute().name}")
 
 
-def _gtad_hacs(written: Written) -> str:
-    path = f"{link_of(written.folder)}/"
+def _gtad_hacs(written: Written, path: Path | None = None) -> str:
+    path = path or link_of(written.folder)
     return _command("gtad_train.py", written, path, video_anno="annotations.json")
 
 
 def _gtad_h5(written: Written) -> str:
-    path = f"{written.folder}/"
-    hacs = _command("gtad_train.py", written, path, video_anno="annotations.json")
-    anet = _command("gtad_train.py", written, path, **OF_ANET)
-    return f"# branch hacs\n{hacs}# branch anet\n{anet}"
+    anet = _command("gtad_train.py", written, written.folder, **OF_ANET)
+    return f"# branch hacs\n{_gtad_hacs(written, written.folder)}# branch anet\n{anet}"
 
 
 def _bmn(written: Written) -> str:
-    path = f"{written.folder.parent}/"
-    of_mmaction = {
-        "data_root": str(written.folder) + "/",
-        "ann_file": written.beside("anet_anno.json"),
-        "temporal_dim": written.form.resize,
-        "feat_dim": written.feature_dim,
-    }
-    lines = (f"#   {key} = {value!r}\n" for key, value in of_mmaction.items() if value is not None)
-    command = _command("main.py --mode train", written, path, **OF_ANET)
-    return f"# BMN (JJBOY)\n{command}# mmaction2, in its Python configuration\n{''.join(lines)}"
+    of_mmaction = {"data_root": f"{written.folder}/", **written.beside(ann_file="anet_anno.json")}
+    of_mmaction |= {"temporal_dim": written.form.resize, "feat_dim": written.feature_dim}
+    lines = "".join(f"#   {key} = {value!r}\n" for key, value in of_mmaction.items())
+    command = _command("main.py --mode train", written, written.folder.parent, **OF_ANET)
+    return f"# BMN (JJBOY)\n{command}# mmaction2, in its Python configuration\n{lines}"
 
 
 HEADS = {

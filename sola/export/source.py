@@ -1,4 +1,4 @@
-"""What is exported: which checkpoint encodes, which videos it encodes, and for which target."""
+"""What is exported: for which target, and which videos."""
 
 import dataclasses
 import os
@@ -37,11 +37,14 @@ class Target:
 
 
 class Video(NamedTuple):
-    """A video to encode."""
+    """A video to encode, and what is known of its features as they are written."""
 
     split: str  # empty where an --input holds the files itself
     name: str
     file: FeatureFile
+    length: int  # T as written
+    axis: TimeAxis | None  # where the snippets lie in time, if known
+    annotated: str | None  # its name in the annotations
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,11 @@ class Sources:
     """The videos to encode, all of one width, and what else is read."""
 
     data_root: str  # a folder, or several with commas between them
+    form: Form  # that of the target, but for a prefix that all names have already
     videos: list[Video]
     skipped: dict[str, str]  # file -> what is wrong with it
     annotations: dict[str, Annotation]
-    names: dict[str, str]  # video -> its name in the annotations
     source: str | None  # SHA-256 of the annotation file, and the time of snippets
-    axes: dict[str, TimeAxis]  # video -> where its snippets lie in time, if known
 
     @property
     def input_dim(self) -> int:
@@ -64,20 +66,6 @@ class Sources:
     @property
     def splits(self) -> list[str]:
         return list(dict.fromkeys(video.split for video in self.videos))
-
-    def form_for(self, form: Form) -> Form:
-        """The form, but for a prefix that all names have already.
-
-        Raises DataError when a flat layout gives videos of two splits the same file.
-        """
-        split_of = {}
-        for split, name, _ in self.videos:
-            earlier = split_of.setdefault(name, split)
-            if form.layout == "flat" and earlier != split:
-                what = f"in {earlier} and in {split}, which --layout=flat would write to one file"
-                raise DataError(f"{shown(name)}: {what}")
-        has_prefix = all(name.startswith(form.prefix) for name in split_of)
-        return dataclasses.replace(form, prefix="") if has_prefix else form
 
     def real_paths(self) -> set[str]:
         """The folders that are read, links followed."""
@@ -100,33 +88,24 @@ def names_files(source: str) -> bool:
 
 def open_sources(config: Config, target: Target) -> Sources:
     """What is read: the configuration's two splits, or what lies in target.source."""
-    annotations = read_annotations(target.annotations) if target.annotations else {}
-    bad_files = BadFiles(config.on_bad_file)
+    annotations, source = {}, None
+    if target.annotations:
+        annotations = read_annotations(target.annotations)
+        source = f"{file_sha256(target.annotations)}, {Sampling.of(config)}"
+    bad_files, root = BadFiles(config.on_bad_file), target.source or config.data_root
     if target.source:
         splits = _open_input(target, bad_files)
     else:
-        root, width = config.data_root, config.in_feature_dim
-        splits = [open_split(root, name, width, bad_files) for name in SPLITS]
+        splits = [open_split(root, name, config.in_feature_dim, bad_files) for name in SPLITS]
     bad_files.report()
-    videos = [Video(split.name, *item) for split in splits for item in split.videos.items()]
-    names = match(annotations, [video.name for video in videos]) if annotations else {}
-    root = target.source or config.data_root
-    entries = {video: annotations[name] for video, name in names.items()}
-    sampling = Sampling.of(config)
-    axes = {video: sampling.axis(file.length, entries.get(video)) for _, video, file in videos}
-    axes = {video: axis for video, axis in axes.items() if axis is not None}
-    source = None
-    if target.annotations:
-        source = f"{file_sha256(target.annotations)}, {sampling}"
-    sources = Sources(root, videos, bad_files.skipped, annotations, names, source, axes)
-    for _, _, file in videos:
-        if file.shape[1] != sources.input_dim:
-            what = f"has {file.shape[1]} channels, others have {sources.input_dim}"
+    videos = _in_time(config, target, splits, annotations)
+    first, *others = [video.file for video in videos]
+    for file in others:
+        if file.shape[1] != first.shape[1]:
+            what = f"has {file.shape[1]} channels, others have {first.shape[1]}"
             raise DataError(f"{file.path}: {what}")
-    if annotations:
-        print(f"{len(names)} of {len(videos)} videos are annotated in {target.annotations}")
-        _warn_of_misfits(sources, entries)
-    return sources
+    form = _form_for(videos, target.form)
+    return Sources(root, form, videos, bad_files.skipped, annotations, source)
 
 
 def _open_input(target: Target, bad_files: BadFiles) -> list[Split]:
@@ -144,16 +123,44 @@ def _open_input(target: Target, bad_files: BadFiles) -> list[Split]:
     return [Split(n, open_videos([f / n for f in folders], None, bad_files)) for n in names]
 
 
-def _warn_of_misfits(sources: Sources, entries: dict[str, Annotation]) -> None:
-    """Say where the time of snippets that heads are told does not fit durations."""
-    off = []
-    for _, video, file in sources.videos:
-        axis, duration = sources.axes.get(video), video in entries and entries[video].duration
-        if axis and duration and not axis.fits(file.length, duration):
-            rate = f"{file.length / duration:.3g} snippets a second"
-            off.append(f"{shown(video)}: {rate}, told {axis.rate:.3g}")
+def _in_time(
+    config: Config, target: Target, splits: list[Split], annotations: dict[str, Annotation]
+) -> list[Video]:
+    """The videos of the splits, with what annotations say; says where durations do not fit."""
+    names = [name for split in splits for name in split.videos]
+    found, sampling, resize = {}, Sampling.of(config), target.form.resize
+    if annotations:
+        found = match(annotations, names)
+        print(f"{len(found)} of {len(names)} videos are annotated in {target.annotations}")
+    videos, off = [], []
+    for split in splits:
+        for name, file in split.videos.items():
+            length, entry = file.length, annotations.get(found.get(name))
+            axis, duration = sampling.axis(length, entry), entry and entry.duration
+            if axis and duration and not axis.fits(length, duration):
+                rate = f"{length / duration:.3g} snippets a second"
+                off.append(f"{shown(name)}: {rate}, told {axis.rate:.3g}")
+            if axis and resize:
+                axis = axis.resized(length, resize)
+            videos.append(Video(split.name, name, file, resize or length, axis, found.get(name)))
     if off:
         print(
-            f"warning: the rate does not fit {len(off)} of {len(sources.names)} videos ({off[0]}); "
+            f"warning: the rate does not fit {len(off)} of {len(found)} videos ({off[0]}); "
             "give the right --fps, or --fps=per_video"
         )
+    return videos
+
+
+def _form_for(videos: list[Video], form: Form) -> Form:
+    """The form, but for a prefix that all names have already.
+
+    Raises DataError when a flat layout gives videos of two splits the same file.
+    """
+    split_of = {}
+    for video in videos:
+        earlier = split_of.setdefault(video.name, video.split)
+        if form.layout == "flat" and earlier != video.split:
+            what = f"in {earlier} and in {video.split}, which --layout=flat would write to one file"
+            raise DataError(f"{shown(video.name)}: {what}")
+    has_prefix = all(name.startswith(form.prefix) for name in split_of)
+    return dataclasses.replace(form, prefix="") if has_prefix else form
