@@ -88,6 +88,7 @@ def test_features_of_every_video_keep_their_length(trained):
         "data_root": "HACS_DATA",
         "splits": ["training", "validation"],
         "beside": [],
+        "annotations": None,
         "skipped": {},
         "form": {
             "format": "npy", "layout": "split", "prefix": "", "resize": None,

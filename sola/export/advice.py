@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from sola.data.annotations import BLOCK_LIST
 from sola.data.videos import SPLITS
 from sola.errors import SolaError
-from sola.export.ground_truth import ANNOTATIONS, CLASSES, OF_BMN, ground_truth, source_of
+from sola.export.ground_truth import ANNOTATIONS, ground_truth
 from sola.export.heads import HEADS, Written, link_of
 from sola.export.source import Sources
 from sola.system.files import write_atomically
@@ -19,11 +18,6 @@ COMPARE = (
     "(--load_model=0,moving_average:5,best): figures of another route differ for other reasons"
 )
 SEGMENTS = "annotations.json has segments cut to the features in training alone; score against it"
-
-
-def file_names(head: str) -> list[str]:
-    """The files beside the features that a head is given, if there are annotations."""
-    return [ANNOTATIONS, BLOCK_LIST, CLASSES, *(OF_BMN if HEADS[head].is_of_bmn else [])]
 
 
 def check_place(head: str, folder: Path) -> None:
@@ -39,27 +33,20 @@ def check_place(head: str, folder: Path) -> None:
         raise SolaError(f"{link}: is in the way of the link that G-TAD needs{way_out}")
 
 
-def check_source(folder: Path, source: str | None, *, overwrite: bool) -> None:
-    """Raise SolaError where other annotations than the source's lie beside the features."""
-    there = source_of(folder / ANNOTATIONS)
-    if source and there not in (None, source) and not overwrite:
-        what = f"{folder / ANNOTATIONS}: was made from other --annotations, or for another --fps"
-        raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
+def handed_over(head: str, folder: Path, feature_dim: int, sources: Sources) -> dict[str, bytes]:
+    """Name -> content of what a head is given beside the features: <head>.md and what it reads.
 
-
-def handed_over(head: str, folder: Path, feature_dim: int, sources: Sources) -> Written:
-    """What a head is told of the features in a folder. feature_dim: C of them."""
+    feature_dim: C of the features.
+    """
     form, prefix, truth = sources.form, _prefix(sources), None
     if sources.annotations:
         before = "" if form.prefix else prefix
-        truth = ground_truth(
-            sources.source,
-            sources.annotations,
-            {video.name.removeprefix(before): video for video in sources.videos},
-            prefix,
-            is_of_bmn=HEADS[head].is_of_bmn,
-        )
-    return Written(folder.absolute(), form, sources.videos, feature_dim, prefix, truth)
+        videos = {video.name.removeprefix(before): video for video in sources.videos}
+        is_of_bmn = HEADS[head].is_of_bmn
+        truth = ground_truth(sources.annotations, videos, prefix, is_of_bmn=is_of_bmn)
+    written = Written(folder.absolute(), form, sources.videos, feature_dim, prefix, truth)
+    text = "\n".join(guide(head, written))
+    return (truth.files if truth else {}) | {f"{head}.md": f"{text}\n".encode()}
 
 
 def _prefix(sources: Sources) -> str:
@@ -73,33 +60,22 @@ def _prefix(sources: Sources) -> str:
     return "v_" if all(name.startswith("v_") for name in names) else ""
 
 
-def write_for_head(name: str, written: Written) -> None:
-    """Write what a head reads beside the features; say what to set in it, and keep that."""
-    truth, folder = written.truth, written.folder
-    if truth:
-        remove_stale(name, folder, truth.files[ANNOTATIONS])
-        for file, content in truth.files.items():
-            write_atomically(folder / file, content)
-    elif (folder / ANNOTATIONS).exists() and (folder / f"{name}.md").exists():
-        print(f"{folder / f'{name}.md'}: stays, as there are no --annotations to write it anew")
+def write_for_head(head: str, folder: Path, files: dict[str, bytes]) -> None:
+    """Write what a head is given beside the features, and say what to set in it."""
+    annotations, guide_file = folder / ANNOTATIONS, folder.absolute() / f"{head}.md"
+    if ANNOTATIONS not in files and annotations.exists() and guide_file.exists():
+        print(f"{guide_file}: stays, as there are no --annotations to write it anew")
         return
-    if name == "gtad-hacs":
-        link_for_gtad(folder)
-    text = "\n".join(guide(name, written))
-    print(text)
-    write_atomically(folder / f"{name}.md", f"{text}\n".encode())
-    print(f"kept in {folder / f'{name}.md'}")
-
-
-def remove_stale(name: str, folder: Path, annotations: bytes) -> None:
-    """Remove the settings of other heads where the annotations that they go with change."""
-    path = folder / ANNOTATIONS
-    if path.exists() and path.read_bytes() != annotations:
-        for other in HEADS.keys() - {name}:
-            stale = folder / f"{other}.md"
+    if annotations.exists() and annotations.read_bytes() != files.get(ANNOTATIONS):
+        for stale in (folder / f"{other}.md" for other in HEADS if other != head):
             if stale.exists():
                 stale.unlink()
                 print(f"{stale}: removed, since {ANNOTATIONS} changes; write it anew")
+    if head == "gtad-hacs":
+        link_for_gtad(folder)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    print(f"{files[guide_file.name].decode()}kept in {guide_file}")
 
 
 def link_for_gtad(folder: Path) -> None:

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from sola.config import Config
 from sola.data.features import open_joined, read_features
 from sola.data.index_files import feature_folders
 from sola.errors import SolaError
-from sola.export.advice import check_place, check_source, file_names, handed_over, write_for_head
+from sola.export.advice import check_place, handed_over, write_for_head
 from sola.export.encoder import Encoder, open_encoder
 from sola.export.formats import Form
 from sola.export.heads import HEADS
@@ -53,24 +54,24 @@ def export_features(
     if target.source and from_first_rank(lambda: names_files(target.source)):
         return from_first_rank(lambda: encode_file(encoder, target, overwrite=overwrite))
     folder = output_folder(config, encoder.name, target)
-    sources = from_first_rank(lambda: open_sources(config, target))
-    encoder.check_input(sources.input_dim, sources.data_root)
-    form = sources.form
     with contextlib.ExitStack() as lock:
-        from_first_rank(lambda: lock.enter_context(only_user_of(folder)))
-        content, pending = from_first_rank(
-            lambda: begin(folder, encoder, sources, target, overwrite=overwrite)
-        )
+
+        def begun() -> Dump:
+            sources = open_sources(config, target)
+            encoder.check_input(sources.input_dim, sources.data_root)
+            lock.enter_context(only_user_of(folder))
+            return begin(folder, encoder, sources, target, overwrite=overwrite)
+
+        dump = from_first_rank(begun)
         started = time.perf_counter()
-        write_features(folder, form, encoder, pending)
+        write_features(folder, dump.form, encoder, dump.pending)
         if is_first_rank():
-            encoded = f"{sum(video.file.length for video in pending)} snippets encoded"
+            encoded = f"{sum(video.file.length for video in dump.pending)} snippets encoded"
             seconds = time.perf_counter() - started
-            print(f"{folder}: {len(sources.videos)} videos complete, {encoded} in {seconds:.1f} s")
+            print(f"{folder}: {dump.videos} videos complete, {encoded} in {seconds:.1f} s")
             if target.head:
-                width = encoder.output_dim(sources.input_dim)
-                write_for_head(target.head, handed_over(target.head, folder, width, sources))
-            write_manifest(folder, content, finished=True)
+                write_for_head(target.head, folder, dump.beside)
+            write_manifest(folder, dump.manifest, finished=True)
     return folder
 
 
@@ -108,30 +109,34 @@ def encode_file(encoder: Encoder, target: Target, *, overwrite: bool) -> Path:
     return output
 
 
+class Dump(NamedTuple):
+    """A folder of features that is begun."""
+
+    form: Form
+    manifest: dict[str, Any]
+    beside: dict[str, bytes]  # name -> content of the files for a head
+    videos: int
+    pending: list[Video]  # those whose features are not there
+
+
 def begin(
     folder: Path, encoder: Encoder, sources: Sources, target: Target, *, overwrite: bool
-) -> tuple[dict[str, Any], list[Video]]:
-    """Make the output folder ready; its manifest, and the videos whose features it lacks."""
-    beside = []
-    if target.head:
-        beside = [f"{target.head}.md", *(file_names(target.head) if sources.annotations else [])]
-        check_source(folder, sources.source, overwrite=overwrite)
-    about = {
-        "checkpoint": encoder.checkpoint,
-        "sha256": encoder.sha256,
-        "dilations": encoder.dilations,
+) -> Dump:
+    """Make the output folder ready; what is to be written there."""
+    form, width = sources.form, encoder.output_dim(sources.input_dim)
+    beside = handed_over(target.head, folder, width, sources) if target.head else {}
+    about = encoder.about | {
         "data_root": sources.data_root,
         "splits": sources.splits,
-        "beside": beside,
-        "settings": encoder.settings,
+        "beside": [*beside],
+        "annotations": sources.source,
         "skipped": sources.skipped,
     }
-    form, inputs = sources.form, sources.real_paths()
+    inputs = sources.real_paths()
     if target.annotations:
         inputs.add(os.path.realpath(target.annotations))
     may_replace = overwrite or target.output is None
     content = make_ready(folder, form, about, inputs, overwrite=overwrite, may_replace=may_replace)
-    width = encoder.output_dim(sources.input_dim)
     pending = [
         video
         for video in sources.videos
@@ -139,8 +144,8 @@ def begin(
     ]
     rest = ", the others are complete" if len(pending) < len(sources.videos) else ""
     said = f"{len(pending)} of {len(sources.videos)} videos to encode"
-    print(f"{said} with {encoder.checkpoint}{rest}", flush=True)
-    return content, pending
+    print(f"{said} with {encoder.about['checkpoint']}{rest}", flush=True)
+    return Dump(form, content, beside, len(sources.videos), pending)
 
 
 def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Video]) -> None:
@@ -150,18 +155,13 @@ def write_features(folder: Path, form: Form, encoder: Encoder, pending: list[Vid
     read = in_background(read_features, files, threads=READERS, ahead=AHEAD)
     spread = Spread()
 
-    def encode(video: Video, features: np.ndarray) -> tuple[Video, np.ndarray]:
-        made = encoder.encode(video.file, features)
-        spread.add(features, made)
-        return video, made
+    def encoded() -> Iterator[tuple[Path, np.ndarray]]:
+        for video, features in zip(share, read, strict=True):
+            made = encoder.encode(video.file, features)
+            spread.add(features, made)
+            yield form.path(folder, video.split, video.name), made
 
-    encoded = map(encode, share, read)
-
-    def write(job: tuple[Video, np.ndarray]) -> None:
-        video, features = job
-        form.write(form.path(folder, video.split, video.name), features)
-
-    written = in_background(write, encoded, threads=WRITERS, ahead=AHEAD)
+    written = in_background(lambda job: form.write(*job), encoded(), threads=WRITERS, ahead=AHEAD)
     for _ in progress(written, total=len(share), desc="features", unit="video"):
         pass
     for place in {form.place(folder, video.split) for video in share}:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +35,7 @@ class Encoder:
     """What turns features into those to be written: a module, or nothing for epoch 0."""
 
     name: str  # of the output folder
-    checkpoint: str  # its path
-    sha256: str
-    dilations: list[int]
-    settings: str  # YAML of the training, as far as known
+    about: dict[str, Any]  # checkpoint, sha256, dilations and settings, a YAML, for the manifest
     module: SoLaModule | None
     averaged: int = 1  # snippets that each is the mean of, without a module
 
@@ -64,7 +62,7 @@ class Encoder:
         made_for = self.module.conv_network[0].in_channels if self.module else input_dim
         if made_for != input_dim:
             what = f"made for {made_for} channels, not for the {input_dim} of {where}"
-            raise CheckpointError(f"{self.checkpoint}: {what}")
+            raise CheckpointError(f"{self.about['checkpoint']}: {what}")
 
 
 def open_encoder(config: Config, load_model: str, device: torch.device) -> Encoder:
@@ -73,18 +71,14 @@ def open_encoder(config: Config, load_model: str, device: torch.device) -> Encod
     if path is None:
         count = _averaged(load_model) if load_model.startswith(AVERAGE) else 1
         what = UNTOUCHED if count == 1 else f"none: moving average over {count} snippets"
-        return Encoder(name, what, what, [], config.to_yaml(), None, count)
+        about = {"checkpoint": what, "sha256": what, "dilations": []}
+        return Encoder(name, about | {"settings": config.to_yaml()}, None, count)
     beside = path.parent / "config.yaml"
     trained_with = load_config(beside) if beside.is_file() else config
     module = load_module(path, dilations=trained_with.dilations)
-    return Encoder(
-        name,
-        checkpoint=str(path),
-        sha256=file_sha256(path),
-        dilations=list(trained_with.dilations),
-        settings=trained_with.to_yaml(),
-        module=module.to(device),
-    )
+    about = {"checkpoint": str(path), "sha256": file_sha256(path)}
+    about |= {"dilations": [*trained_with.dilations], "settings": trained_with.to_yaml()}
+    return Encoder(name, about, module.to(device))
 
 
 def _averaged(load_model: str) -> int:
@@ -120,22 +114,23 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
         return Path(load_model).stem, Path(load_model)
     if load_model.startswith(AVERAGE):
         return f"{config.exp_name}_{AVERAGE}{_averaged(load_model)}", None  # as no epoch's
-    epochs = saved_epochs(config)
-    epoch = int(load_model) if re.fullmatch(r"[0-9]{1,12}", load_model) else -1
-    asked = f"--load_model={shown(load_model)}"
-    if epoch == 0:
+    if load_model == "0":
         return f"{config.exp_name}_0", None
+    asked, epochs = f"--load_model={shown(load_model)}", saved_epochs(config)
     if not epochs:
         raise CheckpointError(f"{asked}: no checkpoint in {config.run_folder}")
-    there = f"saved epochs in {config.run_folder}: {', '.join(map(str, epochs))}"
-    if load_model == "last":
+    of_name = {str(epoch): epoch for epoch in epochs}
+    there = f"saved epochs in {config.run_folder}: {', '.join(of_name)}"
+    if load_model in of_name:
+        epoch = of_name[load_model]
+    elif load_model == "last":
         epoch = epochs[-1]
     elif load_model in ("best", "best_head"):
         epoch = _best_epoch(config, epochs, of_head=load_model == "best_head")
         if epoch is None:
             what = "no temporal head" if load_model == "best_head" else "no linear probe"
             raise CheckpointError(f"{asked}: {what} scored a saved epoch; use last ({there})")
-    elif epoch not in epochs:
+    else:
         raise CheckpointError(
             f"{asked}: must be EPOCH, best, best_head, last, 0, {AVERAGE}:N or FILE.pt; {there}"
         )

@@ -6,13 +6,11 @@ import csv
 import io
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sola.data.annotations import BLOCK_LIST, Action, Annotation, block_list, split_of_subset
 from sola.data.videos import SPLITS
-from sola.errors import SolaError, parsing, shown
-from sola.system.files import read_bytes
+from sola.errors import shown
 
 if TYPE_CHECKING:
     from sola.export.source import Video
@@ -41,7 +39,6 @@ class GroundTruth:
 
 
 def ground_truth(
-    source: str,
     annotations: dict[str, Annotation],
     videos: dict[str, Video],
     prefix: str,
@@ -50,11 +47,10 @@ def ground_truth(
 ) -> GroundTruth:
     """What heads are told.
 
-    source: kept in ANNOTATIONS, see source_of. videos: id -> video with features. prefix: before
-    the ids in names of features. is_of_bmn: whether BMN's files are wanted. Subsets are named
-    training and validation, as the folders and as heads ask for, whatever the annotations call
-    them. In the training subset segments are clipped to the features; those that are scored stay
-    as they are annotated.
+    videos: id -> video with features. prefix: before the ids in names of features. is_of_bmn:
+    whether BMN's files are wanted. Subsets are named training and validation, as the folders and as
+    heads ask for, whatever the annotations call them. In the training subset segments are clipped
+    to the features; those that are scored stay as they are annotated.
     """
     split_of, of_name = split_of_subset(annotations), {v.annotated: i for i, v in videos.items()}
     kept: dict[str, tuple[Annotation, list[Action]]] = {}
@@ -88,7 +84,7 @@ def ground_truth(
         for video, (entry, actions) in kept.items()
     }
     files = {
-        ANNOTATIONS: _json({"source": source, "prefix": prefix, "database": entries}),
+        ANNOTATIONS: _json({"prefix": prefix, "database": entries}),
         BLOCK_LIST: block_list(name for why in UNREADABLE for name in left_out[why]),
         CLASSES: block_list(classes),  # as lines, too
     }
@@ -146,11 +142,3 @@ def _of_bmn(videos: dict[str, tuple[dict[str, Any], int]]) -> dict[str, bytes]:
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, indent=1).encode()
-
-
-def source_of(path: Path) -> str | None:
-    """The source of an ANNOTATIONS file; None when there is none, or it is not of this program."""
-    if not path.exists():
-        return None
-    with parsing(path, "was not written by this program", "move it away", SolaError):
-        return json.loads(read_bytes(path)).get("source")

@@ -6,6 +6,7 @@ those of another are removed first, then the manifest is written, then videos ar
 """
 
 import dataclasses
+import glob
 import json
 import os
 from collections.abc import Collection, Iterable
@@ -15,9 +16,11 @@ from typing import Any
 from sola.data.index_files import feature_folders
 from sola.errors import SolaError, check_path, parsing
 from sola.export.formats import Form
+from sola.export.ground_truth import ANNOTATIONS
 from sola.system.files import clear_temporary, read_bytes, write_atomically
 
 MANIFEST = "manifest.json"
+NOTHING = {"splits": [], "beside": [], "annotations": None}  # of a dump that holds nothing yet
 ORIGIN = ("sha256", "dilations", "data_root")  # what features must share to lie side by side
 
 
@@ -32,15 +35,19 @@ def make_ready(
 ) -> dict[str, Any]:
     """Let a folder hold features of one origin only, and a manifest of it; returns its content.
 
-    about: what the manifest says: ORIGIN, splits, beside (names of files for heads), and more.
-    inputs: real paths that are read. overwrite: remove features of the same origin, too.
-    may_replace: whether those of another may be removed. Raises SolaError, with nothing changed,
-    where something that is not this dump's is in the way.
+    about: what the manifest says: ORIGIN, splits, beside (names of files for heads), annotations
+    (what these are made from, or None), and more. inputs: real paths that are read. overwrite:
+    remove features of the same origin, too. may_replace: whether those of another may be removed.
+    Raises SolaError, with nothing changed, where something that is not this dump's is in the way.
     """
     content = about | {"form": dataclasses.asdict(form)}
-    earlier = read_manifest(folder) or content | {"splits": [], "beside": []}
+    earlier = read_manifest(folder) or content | NOTHING
     if earlier["form"] != content["form"]:
         raise SolaError(f"{folder}: holds features in another form; give another --output")
+    content["annotations"] = about["annotations"] or earlier["annotations"]
+    if earlier["annotations"] not in (None, content["annotations"]) and not overwrite:
+        what = f"{folder / ANNOTATIONS}: was made from other --annotations, or for another --fps"
+        raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
     own = {form.place(folder, split) for split in earlier["splits"]}
     places = own | {form.place(folder, split) for split in about["splits"]}
     beside = {folder / name for name in about["beside"]}
@@ -61,7 +68,7 @@ def make_ready(
         clear_temporary(place, f"*.{form.format}")
     if other or overwrite or earlier.get("is_doubtful"):
         _remove(folder, form, own, earlier)
-        earlier |= {"splits": [], "beside": []}
+        earlier |= NOTHING
     if other or earlier.get("is_doubtful"):
         print(f"{folder}: {said if other else 'features of a dump that had not finished'} removed")
     for key in ("splits", "beside"):
@@ -86,14 +93,9 @@ def write_manifest(folder: Path, content: dict[str, Any], *, finished: bool) -> 
 
 def _feature_files(places: Iterable[Path], form: Form) -> list[Path]:
     """Files and links that lie where, and are named as, features of this form are."""
-    return [
-        path
-        for place in places
-        for path in place.glob(f"*.{form.format}")
-        if path.name.startswith(form.prefix)
-        and not path.name.startswith(".")
-        and (path.is_symlink() or path.is_file())
-    ]
+    name = f"{glob.escape(form.prefix)}[!.]*.{form.format}"
+    found = [path for place in places for path in place.glob(name)]
+    return [path for path in found if path.is_symlink() or path.is_file()]
 
 
 def _origin(content: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +118,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             "dilations": content["dilations"],
             "data_root": check_path(content["data_root"]),
             "form": dataclasses.asdict(Form()) | content.get("form", {}),
+            "annotations": content.get("annotations"),
             "splits": [_plain_name(name) for name in content.get("splits", listed)],
             "beside": [_plain_name(name) for name in content.get("beside", [])],
             # an --overwrite of that version, when killed, left old files that it did not list
