@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sola.errors import SolaError, expanded, is_out_of_memory
 from sola.system.ranks import is_first_rank, leave_ranks, rank, rank_count
-from sola.system.signals import FAREWELL, leave, leave_on_signals
+from sola.system.signals import Interrupted, leave, leave_on_signals
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -120,8 +120,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     try:
         main()
         leave_ranks()
-    except KeyboardInterrupt as stop:
-        leave(getattr(stop, "number", 2), str(stop) or FAREWELL)
+    except Interrupted as stop:
+        leave(stop.number, str(stop))
     except BrokenPipeError:  # the reader of a pipe has gone; there is nobody to tell
         sys.stderr.close()
         sys.exit(EXIT_USER_ERROR)

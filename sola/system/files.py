@@ -31,20 +31,18 @@ def write_atomically(
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:  # x: never through a link that lies there
-                for part in parts:
-                    file.write(part)
-                if is_synced:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with open(temporary, "xb") as file:  # x: never through a link that lies there
+            for part in parts:
+                file.write(part)
+            if is_synced:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
         if is_synced and syncs_folder:
             sync_folder(path.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         size = sum(map(len, parts))
         raise SolaError(f"{path}: cannot write its {size} bytes: {error.strerror}") from error
 

@@ -58,20 +58,15 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
 
     if rank_count() == 1:
         return function()
-    outcome = [None, False]  # result, whether there is none
-    failure = None
-    if is_first_rank():
-        try:
-            outcome[0] = function()
-        except Exception as error:
-            outcome, failure = [None, True], error
-    torch.distributed.broadcast_object_list(outcome, src=0)
-    result, has_failed = outcome
-    if failure is not None:
-        raise failure
-    if has_failed:
+    outcome = [[]]  # the result in a list, which stays empty when there is none
+    try:
+        if is_first_rank():
+            outcome[0].append(function())
+    finally:
+        torch.distributed.broadcast_object_list(outcome, src=0)
+    if not outcome[0]:
         sys.exit(EXIT_OTHER_RANK_FAILED)  # the first one says why
-    return result
+    return outcome[0][0]
 
 
 def from_all_ranks(items: list[Any]) -> list[Any]:

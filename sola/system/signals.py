@@ -35,14 +35,10 @@ def leave_on_signals() -> None:
     """
     for number in STOPPING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave_on)
+            signal.signal(number, lambda number, _: leave(number))
 
 
-def _leave_on(number: int, _: FrameType | None) -> NoReturn:
-    leave(number, FAREWELL)
-
-
-def leave(number: int, message: str) -> NoReturn:
+def leave(number: int, message: str = FAREWELL) -> NoReturn:
     """Say a last line, and leave without waiting for threads: one may be blocked by a file."""
     if is_first_rank():
         with contextlib.suppress(OSError):  # standard error may be closed
