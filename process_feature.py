@@ -33,12 +33,18 @@ FORM_OPTIONS = {  # option -> its argparse settings; see sola/export/formats.py
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    config = read_config(options)
-    of_head = HEADS[options.head].form if options.head else {}
+    config, models = read_config(options), options.load_model.split(",")
     given = {option: getattr(options, option) for option in FORM_OPTIONS}
     given = {option: value for option, value in given.items() if value is not None}
+    of_head = HEADS[options.head].form if options.head else {}
     if options.resize_mode and not options.resize and "resize" not in of_head:
         raise SolaError("--resize_mode needs --resize")
+    annotations = options.annotations
+    if options.head and not options.input and not annotations and config.annotations:
+        annotations = config.annotations  # not with --input, whose videos are others
+        if not Path(annotations).exists():
+            what = "no such file; give --annotations"
+            raise SolaError(f"annotations of the YAML: {annotations}: {what}")
 
     from sola.export.check import check_features  # after the checks: torch takes seconds
     from sola.export.dump import export_features
@@ -46,26 +52,19 @@ def main(arguments: list[str] | None = None) -> None:
     from sola.export.formats import Form
     from sola.export.source import Target
 
-    reads_yaml_annotations = options.head and not options.input  # whose videos are others
-    if reads_yaml_annotations and not options.annotations and config.annotations:
-        what = f"annotations of the YAML: {config.annotations}: no such file; give --annotations"
-        if not Path(config.annotations).exists():
-            raise SolaError(what)
-    models = options.load_model.split(",")
+    named = [options.head if of_head else "", *given.values()]
     target = Target(
         form=Form(**of_head | given),
         head=options.head,
         source=options.input,
         output=options.output,
         is_one_of_many=len(models) > 1,
-        suffix="".join(
-            f"_{part}" for part in [options.head if of_head else "", *given.values()] if part
-        ),
-        annotations=options.annotations or (config.annotations if reads_yaml_annotations else None),
+        suffix="".join(f"_{part}" for part in named if part),
+        annotations=annotations,
     )
     if len(models) > 1 and rank_count() == 1:  # before anything is written
-        names = [find_checkpoint(config, load_model)[0] for load_model in models]
-        if len({*names}) < len(names):
+        names = {find_checkpoint(config, load_model)[0] for load_model in models}
+        if len(names) < len(models):
             raise SolaError(f"--load_model={options.load_model}: two would be written as one")
     for load_model in models:
         if options.check:

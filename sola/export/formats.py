@@ -82,9 +82,14 @@ class Form:
         elif self.format == "csv":
             write_atomically(path, *csv_blocks(array), syncs_folder=False)
         else:
+            import h5py
+
             with parsing(path, "its name is no UTF-8, as one in an h5 must be", "rename it"):
                 path.stem.encode()
-            write_atomically(path, h5_bytes(path.stem, array), syncs_folder=False)
+            buffer = io.BytesIO()
+            with h5py.File(buffer, "w") as file:
+                file.create_dataset(path.stem, data=array)
+            write_atomically(path, buffer.getbuffer(), syncs_folder=False)
 
 
 def resize_linear(features: np.ndarray, length: int) -> np.ndarray:
@@ -141,13 +146,3 @@ def csv_blocks(features: np.ndarray) -> Iterator[bytes]:
     for start in range(0, len(features), CSV_ROWS):
         rows = features[start : start + CSV_ROWS].tolist()
         yield "".join(row % tuple(values) for values in rows).encode()
-
-
-def h5_bytes(name: str, features: np.ndarray) -> memoryview:
-    """An HDF5 file that holds the features as one dataset."""
-    import h5py
-
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file.create_dataset(name, data=features)
-    return buffer.getbuffer()
