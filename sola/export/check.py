@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sola.config import Config
 from sola.data.annotations import split_of_names
@@ -45,32 +45,15 @@ def check_features(config: Config, load_model: str, target: Target) -> None:
     manifest = read_manifest(folder)
     if manifest is None:
         raise SolaError(f"{folder}: holds no features of this program; write them first")
-    form, entries = Form(**manifest["form"]), _read_entries(folder)
+    entries = _read_entries(folder)
     problems = [] if manifest.get("finished") is True else ["not finished: write it once more"]
-    problems += _of_labels_and_link(folder, head, entries)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for video, entry in progress(entries.items(), desc="check", unit="video"):
-        root, splits = folder, manifest["splits"]
-        if head in ("gtad-hacs", "tridet"):  # whose folders are named as the subsets
-            splits = [entry.subset]
-            root = link_of(folder) if head == "gtad-hacs" else folder
-        paths = [form.place(root, split) / f"{entry.file}.{form.format}" for split in splits]
-        try:
-            shapes[video] = shape_of(next(filter(Path.is_file, paths), paths[0]), form.format)
-        except (BadFileError, OSError) as error:
-            is_bad = isinstance(error, BadFileError)
-            what = f"{error.path}: {error.what}" if is_bad else error
-            problems.append(f"{shown(video)}: {what}; without --check it is written anew")
-    guide = _read(folder / f"{head}.md").decode()
-    if str(link_of(folder) if head == "gtad-hacs" else folder) not in guide and head != "bmn":
-        problems.append("moved since its settings were written: write them once more")
-    problems += _of_shapes(guide, form, shapes)
-    problems += _of_times(entries, shapes, form)
+    problems += _of_files(folder, head, entries)
+    problems += _of_videos(folder, head, manifest, entries)
     for problem in problems[:SHOWN]:
         print(f"problem: {problem}")
     if problems:
         raise SolaError(f"{folder}: {len(problems)} problems, as above, would stop {head}")
-    print(f"{folder}: {head} reads all {len(shapes)} videos")
+    print(f"{folder}: {head} reads all {len(entries)} videos")
 
 
 def _read(path: Path) -> bytes:
@@ -97,13 +80,16 @@ def _read_entries(folder: Path) -> dict[str, Entry]:
         }
 
 
-def _of_labels_and_link(folder: Path, head: str, entries: dict[str, Entry]) -> Iterator[str]:
-    """What is wrong with the labels, the link of G-TAD, and BMN's files."""
+def _of_files(folder: Path, head: str, entries: dict[str, Entry]) -> Iterator[str]:
+    """What is wrong with the labels, the link of G-TAD, the place, and BMN's files."""
     ids = sorted({number for entry in entries.values() for number in entry.label_ids})
     if ids != [*range(len(ids))]:
         yield f"label ids {shown(ids)} do not run from 0 without gaps"
-    if head == "gtad-hacs" and link_of(folder).resolve() != folder.resolve():
-        yield f"{link_of(folder)}: does not lead to the features"
+    root = link_of(folder) if head == "gtad-hacs" else folder
+    if root.resolve() != folder.resolve():
+        yield f"{root}: does not lead to the features"
+    if head != "bmn" and str(root) not in _read(folder / f"{head}.md").decode():
+        yield "moved since its settings were written: write them once more"
     if HEADS[head].is_of_bmn:
         table, content = (_read(folder / name) for name in OF_BMN)
         with parsing(folder, "BMN's files not readable", "write them anew", SolaError):
@@ -113,33 +99,38 @@ def _of_labels_and_link(folder: Path, head: str, entries: dict[str, Entry]) -> I
                 yield f"{' and '.join(OF_BMN)} have other videos than {ANNOTATIONS}"
 
 
-def _of_shapes(guide: str, form: Form, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
-    """What is wrong with lengths and widths, also beside what the head is set to."""
+def _of_videos(
+    folder: Path, head: str, manifest: dict[str, Any], entries: dict[str, Entry]
+) -> Iterator[str]:
+    """What is wrong with each video's file, also beside what the head is set to."""
+    form, guide = Form(**manifest["form"]), _read(folder / f"{head}.md").decode()
     width = re.search(r"(?:input_dim|feat_dim|in_channels)\W+(\d+)", guide)
     longest = re.search(r"max_seq_len\W+(\d+)", guide)
-    for video, (length, channels) in shapes.items():
+    split_of = split_of_names({entry.subset for entry in entries.values()})
+    root = link_of(folder) if head == "gtad-hacs" else folder
+    for video, entry in progress(entries.items(), desc="check", unit="video"):
+        is_by_subset = head in ("gtad-hacs", "tridet")  # whose folders are named as the subsets
+        splits = [entry.subset] if is_by_subset else manifest["splits"]
+        paths = [form.place(root, split) / f"{entry.file}.{form.format}" for split in splits]
+        try:
+            path = next(filter(Path.is_file, paths), paths[0])
+            length, channels = shape_of(path, form.format)
+        except (BadFileError, OSError) as error:
+            what = f"{error.path}: {error.what}" if isinstance(error, BadFileError) else error
+            yield f"{shown(video)}: {what}; without --check it is written anew"
+            continue
         if width and channels != int(width[1]):
             yield f"{shown(video)}: {channels} channels, the head is set to {width[1]}"
         if form.resize and length != form.resize:
             yield f"{shown(video)}: T is {length}, not {form.resize} as of all"
         if longest and length > int(longest[1]):
             yield f"{shown(video)}: T is {length}, beyond a max_seq_len of {longest[1]}"
+        if not form.resize and not entry.axis.fits(length, entry.duration):
+            made = f"{entry.duration:g} s at {entry.axis.rate:.4g} a second make another"
+            yield f"{shown(video)}: T is {length}, {made}"
+        first, last = entry.axis.span(length)
+        is_seen = any(start < last and end > first for start, end in entry.segments)
+        if split_of.get(entry.subset) == "training" and not is_seen:
+            yield f"{shown(video)}: no segment lies within its features, training stops there"
     if longest and int(longest[1]) % LEVELS and not form.resize:
         yield f"max_seq_len is {longest[1]}: must be a multiple of {LEVELS}"
-
-
-def _of_times(
-    entries: dict[str, Entry], shapes: dict[str, tuple[int, ...]], form: Form
-) -> Iterator[str]:
-    """Videos whose T does not fit their duration, or which are to be trained on without segment."""
-    split_of = split_of_names({entry.subset for entry in entries.values()})
-    for video, (length, _) in shapes.items():
-        _, subset, duration, axis, segments, _ = entries[video]
-        if not form.resize and not axis.fits(length, duration):
-            rate = f"{axis.rate:.4g} a second"
-            yield f"{shown(video)}: T is {length}, {duration:g} s at {rate} make another"
-        first, last = axis.span(length)
-        if split_of.get(subset) == "training" and not any(
-            start < last and end > first for start, end in segments
-        ):
-            yield f"{shown(video)}: no segment lies within its features, training stops there"
