@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from sola.config import Config, load_config
 from sola.data.features import FeatureFile, is_finite
@@ -95,12 +96,9 @@ def moving_average(features: np.ndarray, count: int) -> np.ndarray:
 
     count: snippets in a mean, odd. A control for what SoLa gains beyond smoothing.
     """
-    sums = np.cumsum(features, axis=0, dtype=np.float64)  # [T, C]
-    sums = np.concatenate([np.zeros_like(sums[:1]), sums])  # [T + 1, C]
-    places = np.arange(len(features))
-    ends = np.minimum(places + count // 2 + 1, len(features))
-    starts = np.maximum(places - count // 2, 0)
-    return ((sums[ends] - sums[starts]) / (ends - starts)[:, None]).astype(np.float32)
+    x = torch.from_numpy(features).T[None].double()  # [1, C, T]
+    means = F.avg_pool1d(x, count, stride=1, padding=count // 2, count_include_pad=False)
+    return means[0].T.float().numpy()
 
 
 def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
