@@ -392,3 +392,20 @@ def test_every_guide_says_what_to_compare_with(database):
         assert shlex.split("--load_model=0,moving_average:5,best")[0] in said
         for trap in HEADS[head].traps:
             assert f"* trap: {trap}\n" in said
+
+
+def test_settings_of_another_head_go_when_the_annotations_change_and_else_stay(database, capsys):
+    hand_over("tridet", database)
+    process("--for=opentad", load_model="0")  # without annotations: nothing of them changes
+    process("--for=tridet", load_model="0")
+    assert "tridet.md: stays, as there are no --annotations" in capsys.readouterr().out
+    Path("HACS_DATA/training/t5.npy").unlink()  # a link
+    np.save("HACS_DATA/training/t5.npy", np.ones((2, FEATURE_DIM), np.float32))
+    hand_over("opentad", database)  # whose segments are cut otherwise now
+    assert "tridet.md: removed, since annotations.json changes" in capsys.readouterr().out
+    assert not (dump_of("tridet") / "tridet.md").exists()
+    process(load_model="0,moving_average:3")
+    torch.save(SoLaModule(FEATURE_DIM, 4).state_dict(), "tiny_0.pt")
+    process(load_model="tiny_0.pt")  # of another origin: what was beside has gone, too
+    database.pop("t6")
+    hand_over("gtad-hacs", database)

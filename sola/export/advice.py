@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sola.data.videos import SPLITS
 from sola.errors import SolaError
+from sola.export.formats import Form
 from sola.export.ground_truth import ANNOTATIONS, ground_truth
 from sola.export.heads import HEADS, Written, link_of
 from sola.export.source import Sources
@@ -17,6 +18,7 @@ COMPARE = (
     "compare with untouched features and with a moving average by this same route "
     "(--load_model=0,moving_average:5,best): figures of another route differ for other reasons"
 )
+UNANNOTATED = "note: --annotations=JSON writes what it reads beside the features"
 SEGMENTS = "annotations.json has segments cut to the features in training alone; score against it"
 
 
@@ -45,8 +47,7 @@ def handed_over(head: str, folder: Path, feature_dim: int, sources: Sources) -> 
         is_of_bmn = HEADS[head].is_of_bmn
         truth = ground_truth(sources.annotations, videos, prefix, is_of_bmn=is_of_bmn)
     written = Written(folder.absolute(), form, sources.videos, feature_dim, prefix, truth)
-    text = "\n".join(guide(head, written))
-    return (truth.files if truth else {}) | {f"{head}.md": f"{text}\n".encode()}
+    return (truth.files if truth else {}) | {f"{head}.md": guide(head, written).encode()}
 
 
 def _prefix(sources: Sources) -> str:
@@ -62,11 +63,12 @@ def _prefix(sources: Sources) -> str:
 
 def write_for_head(head: str, folder: Path, files: dict[str, bytes]) -> None:
     """Write what a head is given beside the features, and say what to set in it."""
-    annotations, guide_file = folder / ANNOTATIONS, folder.absolute() / f"{head}.md"
-    if ANNOTATIONS not in files and annotations.exists() and guide_file.exists():
+    path, guide_file = folder / ANNOTATIONS, folder.absolute() / f"{head}.md"
+    there = path.read_bytes() if path.exists() else None
+    if there and ANNOTATIONS not in files and guide_file.exists():
         print(f"{guide_file}: stays, as there are no --annotations to write it anew")
         return
-    if annotations.exists() and annotations.read_bytes() != files.get(ANNOTATIONS):
+    if there and files.get(ANNOTATIONS, there) != there:
         for stale in (folder / f"{other}.md" for other in HEADS if other != head):
             if stale.exists():
                 stale.unlink()
@@ -88,24 +90,19 @@ def link_for_gtad(folder: Path) -> None:
         raise SolaError(f"{link}: cannot be linked: {error.strerror}; write elsewhere") from error
 
 
-def guide(name: str, written: Written) -> Iterator[str]:
-    """Lines of Markdown: what to set in a head, what is in its files, and what goes wrong else."""
-    head, truth = HEADS[name], written.truth
-    yield f"# {name}\n\n```{head.language}\n{head.settings(written)}```\n"
-    if truth:
-        yield from (f"* {line}" for line in truth.notes)
-        yield f"* {SEGMENTS}"
-    else:
-        yield "* note: --annotations=JSON writes what it reads beside the features"
-    yield from (f"* {line}" for line in differences(name, written))
-    yield from (f"* trap: {trap}" for trap in head.traps)
-    yield f"* {COMPARE}"
+def guide(name: str, written: Written) -> str:
+    """Markdown: what to set in a head, what is in its files, and what goes wrong else."""
+    head = HEADS[name]
+    notes = [*written.truth.notes, SEGMENTS] if written.truth else [UNANNOTATED]
+    notes += [*differences(name, written), *(f"trap: {trap}" for trap in head.traps), COMPARE]
+    settings = f"```{head.language}\n{head.settings(written)}```"
+    return f"# {name}\n\n{settings}\n\n" + "".join(f"* {note}\n" for note in notes)
 
 
 def differences(name: str, written: Written) -> Iterator[str]:
     """In what the features differ from what a head expects."""
     head = HEADS[name]
-    usual = type(written.form)(**head.form)
+    usual = Form(**head.form)
     for option, value in dataclasses.asdict(written.form).items():
         expected = getattr(usual, option)
         if option == "prefix" and all(v.name.startswith(expected) for v in written.videos):

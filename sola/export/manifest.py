@@ -44,8 +44,8 @@ def make_ready(
     earlier = read_manifest(folder) or content | NOTHING
     if earlier["form"] != content["form"]:
         raise SolaError(f"{folder}: holds features in another form; give another --output")
-    content["annotations"] = about["annotations"] or earlier["annotations"]
-    if earlier["annotations"] not in (None, content["annotations"]) and not overwrite:
+    annotations = about["annotations"] or earlier["annotations"]
+    if earlier["annotations"] not in (None, annotations) and not overwrite:
         what = f"{folder / ANNOTATIONS}: was made from other --annotations, or for another --fps"
         raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
     own = {form.place(folder, split) for split in earlier["splits"]}
@@ -73,6 +73,7 @@ def make_ready(
         print(f"{folder}: {said if other else 'features of a dump that had not finished'} removed")
     for key in ("splits", "beside"):
         content[key] = sorted({*about[key], *earlier[key]})
+    content["annotations"] = about["annotations"] or earlier["annotations"]
     write_manifest(folder, content, finished=False)
     return content
 
