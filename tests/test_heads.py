@@ -402,20 +402,6 @@ def test_every_head_has_settings_that_are_a_form():
         assert head.traps
 
 
-def test_masks_of_padded_batches_keep_videos_apart(trained):
-    """What README shows for a module inside a head."""
-    module = load_module(trained.model_file(2))
-    videos = [torch.randn(length, FEATURE_DIM) for length in (9, 4, 7)]
-    batch = torch.nn.utils.rnn.pad_sequence(videos, batch_first=True)
-    mask = torch.arange(9) < torch.tensor([9, 4, 7])[:, None]
-    with torch.no_grad():
-        refined = module(batch) * mask[..., None]
-        for video, row in zip(videos, refined, strict=True):
-            alone = module(video[None])[0]
-            torch.testing.assert_close(row[: len(video)], alone, atol=1e-5, rtol=1e-5)
-            assert not row[len(video) :].any()
-
-
 def test_names_that_have_the_prefix_already_are_no_difference(workplace, capsys):
     flat_folder(workplace)
     options = ["--load_model=0", "--input=flat", "--output=new", "--for=bmn"]

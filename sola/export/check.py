@@ -45,10 +45,15 @@ def check_features(config: Config, load_model: str, target: Target) -> None:
     manifest = read_manifest(folder)
     if manifest is None:
         raise SolaError(f"{folder}: holds no features of this program; write them first")
-    entries = _read_entries(folder)
+    entries, guide = _read_entries(folder), _read(folder / f"{head}.md").decode()
+    root = link_of(folder) if head == "gtad-hacs" else folder
     problems = [] if manifest.get("finished") is True else ["not finished: write it once more"]
-    problems += _of_files(folder, head, entries)
-    problems += _of_videos(folder, head, manifest, entries)
+    if root.resolve() != folder.resolve():
+        problems.append(f"{root}: does not lead to the features")
+    if head != "bmn" and str(root) not in guide:
+        problems.append("moved since its settings were written: write them once more")
+    problems += _of_annotations(folder, head, entries)
+    problems += _of_videos(root, head, guide, manifest, entries)
     for problem in problems[:SHOWN]:
         print(f"problem: {problem}")
     if problems:
@@ -80,16 +85,11 @@ def _read_entries(folder: Path) -> dict[str, Entry]:
         }
 
 
-def _of_files(folder: Path, head: str, entries: dict[str, Entry]) -> Iterator[str]:
-    """What is wrong with the labels, the link of G-TAD, the place, and BMN's files."""
+def _of_annotations(folder: Path, head: str, entries: dict[str, Entry]) -> Iterator[str]:
+    """What is wrong with the labels, and with BMN's files."""
     ids = sorted({number for entry in entries.values() for number in entry.label_ids})
     if ids != [*range(len(ids))]:
         yield f"label ids {shown(ids)} do not run from 0 without gaps"
-    root = link_of(folder) if head == "gtad-hacs" else folder
-    if root.resolve() != folder.resolve():
-        yield f"{root}: does not lead to the features"
-    if head != "bmn" and str(root) not in _read(folder / f"{head}.md").decode():
-        yield "moved since its settings were written: write them once more"
     if HEADS[head].is_of_bmn:
         table, content = (_read(folder / name) for name in OF_BMN)
         with parsing(folder, "BMN's files not readable", "write them anew", SolaError):
@@ -100,14 +100,13 @@ def _of_files(folder: Path, head: str, entries: dict[str, Entry]) -> Iterator[st
 
 
 def _of_videos(
-    folder: Path, head: str, manifest: dict[str, Any], entries: dict[str, Entry]
+    root: Path, head: str, guide: str, manifest: dict[str, Any], entries: dict[str, Entry]
 ) -> Iterator[str]:
     """What is wrong with each video's file, also beside what the head is set to."""
-    form, guide = Form(**manifest["form"]), _read(folder / f"{head}.md").decode()
+    form = Form(**manifest["form"])
     width = re.search(r"(?:input_dim|feat_dim|in_channels)\W+(\d+)", guide)
     longest = re.search(r"max_seq_len\W+(\d+)", guide)
     split_of = split_of_names({entry.subset for entry in entries.values()})
-    root = link_of(folder) if head == "gtad-hacs" else folder
     for video, entry in progress(entries.items(), desc="check", unit="video"):
         is_by_subset = head in ("gtad-hacs", "tridet")  # whose folders are named as the subsets
         splits = [entry.subset] if is_by_subset else manifest["splits"]
