@@ -27,6 +27,7 @@ GIB = 2**30
 
 Windows = tuple[np.ndarray, np.ndarray]  # video indices [V], window starts [V]
 Part = tuple[int, int]  # the first window of a batch, and one after its last
+Share = tuple[Tensor, int, range]  # a batch, its first window, those that one reader reads
 
 
 def epoch_windows(
@@ -77,44 +78,36 @@ class FileWindows:
 
     def __init__(self, config: Config, videos: Sequence[FeatureFile], device: torch.device) -> None:
         self.videos, self.device, self.readers = videos, device, max(1, config.num_workers)
-        shape = min(config.batch_size, len(videos)), config.sampling_duration, videos[0].shape[1]
-        self.buffers = [
-            torch.empty(shape, pin_memory=device.type == "cuda")
-            for _ in range(PREFETCHED_BATCHES + 1)
-        ]
-        self.copied: list[torch.cuda.Event | None] = [None] * len(self.buffers)
+        self.shape = config.sampling_duration, videos[0].shape[1]
 
     def batches(self, windows: Windows, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Batches of windows, each valid until the next is asked for."""
-        shares = [
-            (batch, share)
-            for batch, (first, last) in enumerate(parts)
-            for share in range(first, last, WINDOWS_PER_READ)
-        ]
+        """Batches of windows, copied to the GPU while the device computes."""
         ahead = PREFETCHED_BATCHES * max(len(range(*part, WINDOWS_PER_READ)) for part in parts)
-        read = partial(self._read, windows, parts)
-        reads = in_background(read, shares, threads=self.readers, ahead=ahead)
-        for batch, (first, last) in enumerate(parts):
-            for _ in range(first, last, WINDOWS_PER_READ):
-                next(reads)
-            x = self.buffers[batch % len(self.buffers)][: last - first]
-            if self.device.type == "cuda":
-                x = x.to(self.device, non_blocking=True)
-                copied = self.copied[batch % len(self.buffers)] = torch.cuda.Event(blocking=True)
-                copied.record()
-            yield x
+        read = partial(self._read, windows)
+        reads = in_background(read, self._shares(parts), threads=self.readers, ahead=ahead)
+        for part in parts:
+            for _ in range(*part, WINDOWS_PER_READ):
+                x = next(reads)
+            yield x.to(self.device, non_blocking=True)
 
-    def _read(self, windows: Windows, parts: Sequence[Part], share: tuple[int, int]) -> None:
-        """Read one reader's share of a batch: (number of the batch, first window)."""
-        batch, begin = share
-        first, last = parts[batch]
-        copied = self.copied[batch % len(self.buffers)]
-        if copied:  # the buffer's last content is still on its way to the GPU
-            copied.synchronize()
-        x = self.buffers[batch % len(self.buffers)].numpy()
-        for window in range(begin, min(begin + WINDOWS_PER_READ, last)):
+    def _shares(self, parts: Sequence[Part]) -> Iterator[Share]:
+        """What one reader reads at a time; a batch's memory is taken when its first is due.
+
+        PyTorch keeps pinned memory for the next batch, once it is copied to the GPU.
+        """
+        for first, last in parts:
+            x = torch.empty(last - first, *self.shape, pin_memory=self.device.type == "cuda")
+            for begin in range(first, last, WINDOWS_PER_READ):
+                yield x, first, range(begin, min(begin + WINDOWS_PER_READ, last))
+
+    def _read(self, windows: Windows, share: Share) -> Tensor:
+        """Read a share of a batch into it: the batch."""
+        x, first, numbers = share
+        for window in numbers:
             video, start = self.videos[windows[0][window]], windows[1][window]
-            read_features(video, start + np.arange(x.shape[1]), out=x[window - first])
+            rows = start + np.arange(x.shape[1])
+            read_features(video, rows, out=x[window - first].numpy())
+        return x
 
 
 class HeldWindows:
