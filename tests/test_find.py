@@ -15,7 +15,7 @@ import scipy.io
 import torch
 
 from sola.data.features import open_array, open_features, open_joined
-from sola.data.videos import BadFiles, open_files, open_videos
+from sola.data.videos import BadFiles, open_files, video_paths
 from sola.errors import BadFileError, DataError, SolaError
 from sola.prepare import __main__ as prepare
 from sola.prepare.find import check_axes, find_features
@@ -215,7 +215,8 @@ def opened(shapes, folder="f", parts=1):
     for number, shape in enumerate(shapes):
         for part in range(parts):
             save(f"{folder}/{part}/v{number}.npy", np.arange(np.prod(shape)).reshape(shape))
-    return open_videos([Path(folder, str(p)) for p in range(parts)], None, BadFiles("error"))
+    paths = video_paths([Path(folder, str(p)) for p in range(parts)])
+    return open_files(paths, folder, None, BadFiles("error"))
 
 
 @pytest.mark.parametrize("parts", [1, 2])

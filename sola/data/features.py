@@ -94,11 +94,6 @@ class JoinedFiles:
 FeatureFile = ArrayFile | JoinedFiles
 
 
-def is_cut(file: FeatureFile) -> bool:
-    """Whether one of a video's files has a snippet that the others lack."""
-    return any(part.length > file.length for part in file.files)
-
-
 def open_array(path: str | Path) -> ArrayFile:
     """Read the header of an npy file. Raises BadFileError when it is not one or is truncated."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sola.data.features import FeatureFile, is_cut, open_joined, read_features
+from sola.data.features import FeatureFile, open_joined, read_features
 from sola.data.index_files import feature_folders, index_file, read_durations, read_subset_list
 from sola.errors import BadFileError, DataError, shown
 from sola.system.cli import progress
@@ -102,26 +102,11 @@ def open_split(
     folders = [folder / split for folder in feature_folders(data_root)]
     for folder in folders:
         if not folder.is_dir():
-            raise DataError(
-                f"{folder}: no such folder; put the {split} features there or set data_root"
-            )
+            raise DataError(f"{folder}: no such folder; put features there or set data_root")
     durations = read_durations(index_file(data_root, split, "duration"))
-    videos = open_videos(folders, feature_dim, bad_files, durations)
-    missing = [video for video in durations if not (folders[0] / f"{video}.npy").exists()]
-    return Split(split, videos, len(missing))
-
-
-def open_videos(
-    folders: Sequence[Path],
-    feature_dim: int | None,
-    bad_files: BadFiles,
-    durations: dict[str, int] | None = None,
-) -> dict[str, FeatureFile]:
-    """The videos of a folder, or of several to be joined on channels; see open_files."""
     paths = video_paths(folders)
-    if not paths:
-        raise DataError(f"{folders[0]}: holds no .npy files")
-    return open_files(paths, str(folders[0]), feature_dim, bad_files, durations)
+    videos = open_files(paths, str(folders[0]), feature_dim, bad_files, durations)
+    return Split(split, videos, len(durations.keys() - paths.keys()))
 
 
 def open_files(
@@ -134,8 +119,10 @@ def open_files(
     """The videos of some files: paths: video -> the files to be joined; durations: video -> T.
 
     Says how many are cut since their files differ by a snippet. Raises DataError, under that name
-    for all of them, when more than half would be left out.
+    for all of them, when there are none or more than half would be left out.
     """
+    if not paths:
+        raise DataError(f"{name}: holds no .npy files")
     durations, skipped_before = durations or {}, set(bad_files.skipped)
     reads_values = bad_files.are_skipped and bad_files.reads_values
 
@@ -162,7 +149,7 @@ def open_files(
             f"{name}: {lost} of {len(paths)} videos cannot be used, more than half; the first, "
             f"{path}: {bad_files.skipped[path]}"
         )
-    cut = sum(map(is_cut, videos.values()))
+    cut = sum(any(part.length > f.length for part in f.files) for f in videos.values())
     if cut:
         print(f"{name}: {cut} videos cut to the shorter of their files, by one snippet")
     return videos

@@ -10,7 +10,7 @@ from sola.data.annotations import Annotation, match, read_annotations
 from sola.data.features import FeatureFile
 from sola.data.index_files import feature_folders
 from sola.data.times import Sampling, TimeAxis
-from sola.data.videos import SPLITS, BadFiles, Split, feature_paths, open_split, open_videos
+from sola.data.videos import SPLITS, BadFiles, Split, feature_paths, open_split
 from sola.errors import DataError, SolaError, shown
 from sola.export.formats import Form
 from sola.method.weights import file_sha256
@@ -120,7 +120,7 @@ def _open_input(target: Target, bad_files: BadFiles) -> list[Split]:
         raise DataError(f"--input: {folders[0]}: {what}; name one of these")
     if str(target.output).endswith((".npy", ".h5", ".csv")):
         raise SolaError(f"--output={target.output}: must be a folder, as --input is one")
-    return [Split(n, open_videos([f / n for f in folders], None, bad_files)) for n in names]
+    return [open_split(target.source, name, None, bad_files) for name in names]
 
 
 def _in_time(
