@@ -1,7 +1,6 @@
 """What is written: a YAML and its data folder, or what the data_root of a YAML lacks."""
 
 import filecmp
-import glob
 import os
 import pickle
 import shutil
@@ -92,31 +91,25 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool) -
     _check_features_lie_outside(folder, contents)
     text = (ABOUT + data.config.to_yaml()).encode()
     unfinished = folder.with_name(f".{folder.name}.tmp")
-    with only_user_of(folder):
+    with only_user_of(folder), only_user_of(yaml_file):  # where it cannot be written, nothing is
         shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
         other_yaml = None if _holds(yaml_file, text) else f"{yaml_file}: has other content"
         other_folder = _difference(folder, contents)
         for path, other in ((yaml_file, other_yaml), (folder, other_folder)):
             if other and os.path.lexists(path) and not overwrite:
                 raise SolaError(f"{other}; --overwrite makes {path} anew and keeps the old one")
-        staged = yaml_file.with_name(f".{yaml_file.name}.tmp")
-        clear_temporary(staged.parent, glob.escape(staged.name))
-        write_atomically(staged, text)  # where it cannot be written, nothing is
         if other_folder:
             try:
                 _write({unfinished / path.relative_to(folder): contents[path] for path in contents})
                 set_aside(yaml_file)  # first, so that no YAML ever stands beside another's data
                 set_aside(folder)
                 os.rename(unfinished, folder)
-            except BaseException:
-                staged.unlink(missing_ok=True)
-                raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         Path(data.config.label_base).mkdir(exist_ok=True)  # empty without labels: it must be there
-        if not _holds(yaml_file, text):
+        if other_folder or other_yaml:
             set_aside(yaml_file)
-        os.replace(staged, yaml_file)
+            write_atomically(yaml_file, text)
     written = f"{len(contents)} files and links written"
     print(f"{folder}: {written if other_folder else 'is there already, with the same content'}")
 
