@@ -183,18 +183,13 @@ def read_features(
 
     They are put into `out`, of that dtype and shape, when it is given.
     """
-    features = to_float32(array.read(rows, out))
+    with np.errstate(over="ignore"):  # what is beyond its range becomes infinite
+        features = np.ascontiguousarray(array.read(rows, out), dtype=np.float32)
     if out is not None and features is not out:
         out[:] = features
     if not is_finite(features):
         raise BadFileError(array.path, "holds NaN or infinite values")
     return features
-
-
-def to_float32(values: np.ndarray) -> np.ndarray:
-    """The values as float32 in C order; those beyond its range become infinite."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def is_finite(features: np.ndarray) -> bool:

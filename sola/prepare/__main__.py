@@ -11,6 +11,7 @@ if __name__ == "__main__":  # from here on Ctrl-C leaves with one line
 
 import argparse
 import shlex
+from dataclasses import asdict
 
 from sola.config import load_config, override
 from sola.data.annotations import read_annotations
@@ -65,7 +66,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse(arguments)
     if options.span is not None and not (options.features and 0 < options.span < 1e6):
         raise SolaError(f"--span={options.span:g}: must be seconds, of a YAML made from --features")
-    options.settings += timing_settings(options)
+    settings = options.settings + timing_settings(options)
+    options.time = [s for s in settings if split_setting(s)[0] in TIME_OPTIONS]
+    options.others = [s for s in settings if s not in options.time]
     return options
 
 
@@ -73,54 +76,50 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     bad_files = BadFiles("skip", reads_values=False)
     data = open_data(options, bad_files)
-    files = [video.file for video in data.videos]
-    of_values, not_finite = look_at_values(files, everything=options.all_values)
     bad_files.report("bad file")
+    files = [video.file for video in data.videos]
+    of_values = look_at_values(files, bad_files, everything=options.all_values)
     print(*report(data, of_values), sep="\n")
-    bad_files.skipped |= dict.fromkeys(not_finite, "holds NaN or infinite values")
     data = usable(data, bad_files.skipped)
     if options.check:
         return
-    settings = [s for s in options.settings if split_setting(s)[0] not in TIME_OPTIONS]
+    command = ["python", "main_simsiam.py", f"--yaml_path={options.yaml_path}"]
     if options.features:
         write_new(data, options.yaml_path, overwrite=options.overwrite, copies=options.copy)
-        settings = []  # they are in the YAML
     else:
         complete(data, overwrite=options.overwrite, copies=options.copy)
-    command = ["python", "main_simsiam.py", f"--yaml_path={options.yaml_path}", *settings]
+        command += options.others  # which a new YAML holds
     print("next:", shlex.join(command))
 
 
 def open_data(options: argparse.Namespace, bad_files: BadFiles) -> DataSet:
     """The data set in --features, or of a YAML that is there, with its configuration."""
     annotations = read_annotations(options.annotations) if options.annotations else {}
-    of_time = [s for s in options.settings if split_setting(s)[0] in TIME_OPTIONS]
-    given = {split_setting(setting)[0] for setting in of_time}
+    given = {split_setting(setting)[0] for setting in options.time}
     if options.features:
         folders = feature_folders(options.features)
         config = new_config(options.yaml_path, len(folders), options.annotations)
-        config = override(config, of_time)
+        config = override(config, options.time)
         parts = {
             split: open_files(paths, str(folders[0] / split), None, bad_files)
             for split, paths in find_features(folders).items()
         }
     else:
-        config = load_config(options.yaml_path, options.settings)
+        config = load_config(options.yaml_path, options.time + options.others)
         given |= {key for key, _ in read_flat_yaml(options.yaml_path)}
         parts = {s: open_split(config.data_root, s, None, bad_files).videos for s in SPLITS}
     is_new, is_given = bool(options.features), not RATE_KEYS.isdisjoint(given)
     data = new_data(config, parts, annotations, bad_files, is_new=is_new, rate_is_given=is_given)
     if is_new:
-        others = [setting for setting in options.settings if setting not in of_time]
-        return sized(data, others, options.span or CANONICAL_SPAN)
+        return sized(data, options.others, options.span or CANONICAL_SPAN)
     if annotations:
-        known = load_config(options.yaml_path)
         wanted = {key: getattr(data.config, key) for key in TIME_OPTIONS}
-        wanted |= {"annotations": options.annotations}
-        other = {key: value for key, value in wanted.items() if getattr(known, key) != value}
+        wanted["annotations"] = options.annotations
+        known = asdict(load_config(options.yaml_path))
+        other = [f"{key}: {value}" for key, value in wanted.items() if known[key] != value]
         if other:
-            said = ", ".join(f"{key}: {value}" for key, value in other.items())
-            print(f"note: write into {options.yaml_path}, for process_feature.py: {said}")
+            said = f"write into {options.yaml_path}, for process_feature.py: {', '.join(other)}"
+            print(f"note: {said}")
     return data
 
 

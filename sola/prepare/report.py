@@ -2,14 +2,15 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from sola.config import reach_note
 from sola.data.annotations import SUBSETS, split_of_subset
-from sola.data.features import FeatureFile, is_finite, to_float32
+from sola.data.features import FeatureFile, read_features
 from sola.data.times import Sampling
-from sola.data.videos import SPLITS
+from sola.data.videos import SPLITS, BadFiles
 from sola.errors import shown
 from sola.prepare.dataset import BEYOND, DataSet, Video, named
 from sola.prepare.new_yaml import plan
@@ -43,9 +44,9 @@ UNLABELLED: dict[str, Callable[[Video], bool]] = {  # the same, of the videos of
 
 
 def look_at_values(
-    files: Sequence[FeatureFile], *, everything: bool
-) -> tuple[list[str], list[str]]:
-    """Lines on the values of all files or of a seeded sample of 4 GiB, and the files with NaN.
+    files: Sequence[FeatureFile], bad_files: BadFiles, *, everything: bool
+) -> list[str]:
+    """Lines on the values of all files or of a seeded sample of 4 GiB; files with NaN become bad.
 
     The common mean in them: length of the mean snippet over the mean length of a snippet, 0 to 1.
     """
@@ -53,50 +54,42 @@ def look_at_values(
     sizes = np.cumsum([4 * files[i].length * files[i].shape[1] for i in order])
     count = len(files) if everything else max(1, int(np.searchsorted(sizes, SAMPLE, "right")))
     chosen = [files[i] for i in order[:count]]
-    parts = in_background(_sums, chosen, threads=READERS, ahead=READERS)
-    parts = progress(parts, total=count, desc="values", unit="file")
-    not_finite = []
-    total, norms, zeros, snippets = np.zeros(files[0].shape[1]), 0.0, 0, 0
-    for file, part in zip(chosen, parts, strict=True):
-        if part is None:
-            not_finite.append(file.path)
-            continue
-        total += part[0]
-        norms, zeros, snippets = norms + part[1], zeros + part[2], snippets + file.length
-    mean, norm = total / max(snippets, 1), norms / max(snippets, 1)  # [C]
-    zeros_share = zeros / max(snippets * len(mean), 1)
+    parts = in_background(partial(_sums, bad_files), chosen, threads=READERS, ahead=READERS)
+    sums = sum(progress(parts, total=count, desc="values", unit="file"))
+    mean, (norm, zeros) = sums[:-3] / max(sums[-1], 1), sums[-3:-1] / max(sums[-1], 1)
     common_mean = float(np.linalg.norm(mean)) / max(norm, 1e-12)
     sample = f"{count} of {len(files)} files"
     lines = [
         f"values ({sample}): mean {mean.mean():.4g}, mean norm of a snippet {norm:.4g}, "
-        f"zeros {zeros_share:.1%}, common mean {common_mean:.2f} of the norm"
+        f"zeros {zeros / len(mean):.1%}, common mean {common_mean:.2f} of the norm"
     ]
     if common_mean > LARGE_COMMON_MEAN:
         lines.append(
             "warning: a large common mean makes all snippets alike, and the loss stays at its "
             "plateau for many steps before it falls; give it steps, do not stop early"
         )
-    lines.append(f"not finite ({sample}): {named(not_finite) if not_finite else 'none'}")
-    return lines, not_finite
+    not_finite = [file.path for file in chosen if file.path in bad_files.skipped]
+    return [*lines, f"not finite ({sample}): {named(not_finite) if not_finite else 'none'}"]
 
 
-def _sums(file: FeatureFile) -> tuple[np.ndarray, float, int] | None:
-    """Sum of the snippets [C], sum of their norms, number of zeros; None when not all finite."""
-    features = to_float32(file.read())
-    if not is_finite(features):
-        return None
-    norms = np.sqrt(np.einsum("tc,tc->t", features, features, dtype=np.float64))
-    return features.sum(axis=0, dtype=np.float64), float(norms.sum()), int((features == 0).sum())
+def _sums(bad_files: BadFiles, file: FeatureFile) -> np.ndarray:
+    """Sums over the snippets: they [C], their norms, their zeros, 1; all 0 for a bad file."""
+    with bad_files.met():
+        x = read_features(file)
+        norms = np.sqrt(np.einsum("tc,tc->t", x, x, dtype=np.float64))
+        return np.append(x.sum(axis=0, dtype=np.float64), [norms.sum(), (x == 0).sum(), len(x)])
+    return np.zeros(file.shape[1] + 3)
 
 
 def report(data: DataSet, of_values: list[str]) -> list[str]:
     """Lines on features, annotations, values (as given) and the training that is made ready."""
     lines = [_of_features(data, split) for split in SPLITS]
-    window = data.config.sampling_duration
-    short = [video.name for video in data.of("training") if video.file.length <= window]
-    lines += _if_any(f"too short to train on (T <= {window})", short)
-    training, validation = ({video.name for video in data.of(split)} for split in SPLITS)
-    lines += _if_any("warning: in training and in validation", sorted(training & validation))
+    training, window = data.of("training"), data.config.sampling_duration
+    too_short = f"too short to train on (T <= {window})"
+    lines += _if_any(too_short, training, lambda video: video.file.length <= window)
+    validation = {video.name for video in data.of("validation")}
+    in_both = "warning: in training and in validation"
+    lines += _if_any(in_both, training, lambda video: video.name in validation)
     if data.annotations:
         lines += _of_annotations(data)
     if data.annotations or data.rate_is_given:
@@ -115,25 +108,26 @@ def _of_features(data: DataSet, split: str) -> str:
 
 def _of_annotations(data: DataSet) -> list[str]:
     """Lines on whose annotations there are, what is odd in them, and the labels they make."""
-    lines = _if_any("annotated, without features", data.without_files)
+    lines = []
+    if data.without_files:
+        lines.append(f"annotated, without features: {named(data.without_files)}")
     split_of = split_of_subset(data.annotations)
     if "testing" in map(SUBSETS.get, split_of):
         lines.append("note: the test subset validates")
     for what, is_so in ODD.items():
-        lines += _if_any(what, [video.name for video in data.annotated if is_so(video)])
+        lines += _if_any(what, data.annotated, is_so)
     ambiguous = sum(video.entry.ambiguous for video in data.annotated)
     if ambiguous:
         lines.append(f"note: {ambiguous} Ambiguous segments are left out")
     for split in SPLITS:
-        videos = data.of(split)
-        others = [v for v in videos if v.annotated_as and split_of.get(v.entry.subset) != split]
-        what = f"warning: in {split}, of another subset by annotation"
-        lines += _if_any(what, [video.name for video in others])
+        videos, what = data.of(split), f"warning: in {split}, of another subset by annotation"
+        annotated = [video for video in videos if video.annotated_as]
+        lines += _if_any(what, annotated, lambda v: split_of.get(v.entry.subset) != v.split)
         for what, is_so in UNLABELLED.items():
-            lines += _if_any(f"{split} {what}", [video.name for video in videos if is_so(video)])
+            lines += _if_any(f"{split} {what}", videos, is_so)
         labels = [video.labels for video in videos if video.labels is not None]
         if labels:
-            share = sum(y.sum() for y in labels) / sum(map(len, labels))
+            share = np.concatenate(labels).mean()
             lines.append(f"{split}: {len(labels)} videos with labels, action share {share:.3f}")
     if data.lacks_labels:
         what = "no labels are written and the training runs without a probe"
@@ -143,42 +137,38 @@ def _of_annotations(data: DataSet) -> list[str]:
 
 def _of_rate(data: DataSet) -> list[str]:
     """Lines on the time of snippets, and on the videos whose T is another than it makes."""
-    common = Sampling.of(data.config).common_axis
-    origin = "given" if data.rate_is_given else "found from T / duration"
-    if common is None:
-        rates = [video.axis.rate for video in data.videos if video.axis]
-        if not rates:
-            return ["note: nothing tells the rate; the window is that of 2 snippets a second"]
-        span = f"{min(rates):.4g} to {max(rates):.4g}, median {data.rate:.4g}"
+    placed = [video for video in data.videos if video.axis]
+    if not placed:
+        return ["note: nothing tells the rate; the window is that of 2 snippets a second"]
+    rates = [video.axis.rate for video in placed]
+    rate, origin = data.rate, "given" if data.rate_is_given else "found from T / duration"
+    lines = [f"fps: {rate:g}, {origin}"]
+    if Sampling.of(data.config).common_axis is None:
+        span = f"{min(rates):.4g} to {max(rates):.4g}, median {rate:.4g}"
         lines = [f"fps: each video's own, {span} snippets a second, {origin}"]
-        odd = [
-            v.name for v in data.videos if v.axis and abs(v.axis.rate / data.rate - 1) > ODD_RATE
-        ]
-        if odd and len(odd) < len(rates) / 10:
-            what = f"warning: all but these have about {data.rate:.3g} snippets a second; if they"
-            lines.append(
-                f"{what} are cut short, mend them or give --fps={data.rate:.3g}: {named(odd)}"
-            )
-    else:
-        lines = [f"fps: {common.rate:g}, {origin}"]
-    if data.rate and data.rate < SLOWEST:
+    odd = [video.name for video in placed if abs(video.axis.rate / rate - 1) > ODD_RATE]
+    if 0 < len(odd) < len(placed) / 10:
+        what = f"warning: all but these have about {rate:.3g} snippets a second; if they are cut"
+        lines.append(f"{what} short, mend them or give --fps={rate:.3g}: {named(odd)}")
+    if rate < SLOWEST:
         lines.append("warning: so few snippets a second: are durations in frames?")
-    clips = [video.axis.clip_snippets for video in data.videos if video.axis]
-    if clips and max(clips) > 1.001:
-        clip = statistics.median(video.axis.clip for video in data.videos if video.axis)
-        lines.append(
-            f"clip: {statistics.median(clips):.3g} strides, {clip:.3g} s"
-            + (", found: T lacks the clips that would pass the end of a video; give --clip=SECONDS "
-               "or --num_frames if it is another" if data.clip_is_found else "")
-        )  # fmt: skip
-    off = {video.name: video.off for video in data.videos if video.off is not None}
+    clips = [video.axis.clip_snippets for video in placed]
+    if max(clips) > 1.001:
+        seconds = statistics.median(video.axis.clip for video in placed)
+        clip = f"clip: {statistics.median(clips):.3g} strides, {seconds:.3g} s"
+        found = (
+            ", found: T lacks the clips that would pass the end of a video; give --clip=SECONDS "
+            "or --num_frames if it is another"
+        )
+        lines.append(clip + (found if data.clip_is_found else ""))
+    off = {video.name: video.off for video in placed if video.off is not None}
     far = sorted((v for v in off if abs(off[v]) > 1), key=lambda v: -abs(off[v]))
     if far:
         lines.append(
             f"warning: T is more than a snippet from duration * fps in {len(far)} of "
             f"{len(off)} videos, most in {shown(far[0])} ({off[far[0]]:+.1f}): {named(far)}"
         )
-    elif off and len({video.axis.rate for video in data.videos if video.axis}) == 1:
+    elif off and min(rates) == max(rates):
         lines.append(f"T is within a snippet of duration * fps in all {len(off)} videos")
     return lines
 
@@ -200,5 +190,7 @@ def _of_span(data: DataSet) -> list[str]:
     return lines
 
 
-def _if_any(what: str, videos: Sequence[str]) -> list[str]:
-    return [f"{what}: {named(videos)}"] if videos else []
+def _if_any(what: str, videos: Sequence[Video], is_so: Callable[[Video], bool]) -> list[str]:
+    """A line that names those of the videos that are so; none where there are none."""
+    names = [video.name for video in videos if is_so(video)]
+    return [f"{what}: {named(names)}"] if names else []

@@ -62,8 +62,7 @@ def usable(data: DataSet, bad_files: dict[str, str]) -> DataSet:
 def _check_annotations(data: DataSet) -> None:
     """Raise DataError for annotations that would make labels which mean nothing."""
     for split in SPLITS:
-        videos = [video for video in data.annotated if video.split == split]
-        bare = [video.name for video in videos if video.entry.actions is None]
+        bare = [v.name for v in data.of(split) if v.annotated_as and v.entry.actions is None]
         if bare:
             what = f"{split}: {named(bare)} annotated without a list of annotations"
             raise DataError(f"{what}, which may be empty: mend these entries, or remove them")
