@@ -64,24 +64,26 @@ def write_synthetic(
     The folder around data_root and label_base belongs to the data set and appears whole or not at
     all. Raises SolaError when it holds anything else.
     """
-    folder = Path(data_root).parent
-    if _is_written(folder, feature_dim, seed):
+    folder, about = Path(data_root).parent, "synthetic features, not real videos"
+    marker = json.dumps({"about": about, "channels": feature_dim, "seed": seed}).encode()
+    if _is_written(folder, marker):
         return
     with only_user_of(folder):
-        if not _is_written(folder, feature_dim, seed):  # by another process, meanwhile
-            _write_all(Path(data_root), Path(label_base), feature_dim, seed)
+        if not _is_written(folder, marker):  # by another process, meanwhile
+            unfinished = folder.with_name(f".{folder.name}.tmp")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+            names = Path(data_root).name, Path(label_base).name
+            _write_all(*(unfinished / name for name in names), feature_dim, seed)
+            write_atomically(unfinished / MARKER, marker)
+            os.rename(unfinished, folder)
+            written = f"synthetic data set written, {sum(VIDEOS.values())} videos"
+            print(f"{folder}: {written}", flush=True)
 
 
-def _marker(feature_dim: int, seed: int) -> str:
-    return json.dumps(
-        {"about": "synthetic features, not real videos", "channels": feature_dim, "seed": seed}
-    )
-
-
-def _is_written(folder: Path, feature_dim: int, seed: int) -> bool:
+def _is_written(folder: Path, marker: bytes) -> bool:
     """Whether the folder holds this data set. Raises SolaError when it holds anything else."""
     if (folder / MARKER).is_file():
-        if read_bytes(folder / MARKER) != _marker(feature_dim, seed).encode():
+        if read_bytes(folder / MARKER) != marker:
             raise SolaError(f"{folder}: holds synthetic data of other settings; remove this folder")
         return True
     if folder.exists() and any(folder.iterdir()):
@@ -93,21 +95,13 @@ def _is_written(folder: Path, feature_dim: int, seed: int) -> bool:
 
 
 def _write_all(data_root: Path, label_base: Path, feature_dim: int, seed: int) -> None:
-    folder = data_root.parent
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    if unfinished.exists():  # of a run that was killed
-        shutil.rmtree(unfinished)
     generator = random_generator("synthetic", seed)
     mixing = generator.standard_normal((LATENTS, feature_dim)) / np.sqrt(LATENTS)
     action = generator.standard_normal(LATENTS)
     action *= ACTION / np.linalg.norm(action)
     for split in SPLITS:
-        features = unfinished / data_root.name / split
-        labels = label_folder(unfinished / label_base.name, split)
+        features, labels = data_root / split, label_folder(label_base, split)
         for number in progress(range(VIDEOS[split]), desc=f"synthetic {split}", unit="video"):
             x, y = synthetic_video(mixing, action, generator)
             write_npy(features / f"{split}_{number:03d}.npy", x, is_synced=False)
             write_npy(labels / f"{split}_{number:03d}.npy", y, is_synced=False)
-    write_atomically(unfinished / MARKER, _marker(feature_dim, seed).encode())
-    os.rename(unfinished, folder)
-    print(f"{folder}: synthetic data set written, {sum(VIDEOS.values())} videos", flush=True)
