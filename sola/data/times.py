@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sola.config import Config
-    from sola.data.annotations import Annotation
+from sola.config import Config
+from sola.data.annotations import Annotation
 
 # Snippets a second; one so near to what is found, relatively, is meant if it fits as well.
 USUAL_RATES = 1.0, 2.0, 3.0, 4.0, 5.0, 25 / 16, 30 / 16, 25 / 8, 30 / 8, 25 / 4, 30 / 4
@@ -129,6 +126,13 @@ def find_rate(lengths: Sequence[int], durations: Sequence[float]) -> float:
     return slope if find_strides(lengths, slope * seconds) else 0.0
 
 
+def find_stride(lengths: np.ndarray, frames: np.ndarray) -> int:
+    """Frames from a snippet to the next, the same whole number in all videos; 0 where it is not."""
+    rate = find_rate(lengths, frames)
+    stride = round(1 / rate) if rate else 0
+    return stride if abs(1 - stride * rate) < AGREE[0] else 0
+
+
 def find_strides(lengths: Sequence[int], whole: Sequence[float]) -> int:
     """How many strides a clip has, where T lacks the clips that would pass the end of a video.
 
@@ -149,7 +153,5 @@ def find_strides(lengths: Sequence[int], whole: Sequence[float]) -> int:
 
 def _usual(rate: float) -> float:
     """The nearest usual rate, if it is near; else the rate."""
-    if rate <= 0:
-        return rate
-    nearest = min(USUAL_RATES, key=lambda usual: abs(math.log(rate / usual)))
+    nearest = min(USUAL_RATES, key=lambda usual: abs(rate / usual - 1))
     return nearest if abs(rate / nearest - 1) < NEAR else rate

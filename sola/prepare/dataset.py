@@ -11,7 +11,7 @@ import numpy as np
 from sola.config import Config
 from sola.data.annotations import Action, Annotation, action_labels, match, split_of_subset
 from sola.data.features import FeatureFile
-from sola.data.times import Sampling, TimeAxis, find_rate, find_strides
+from sola.data.times import Sampling, TimeAxis, find_rate, find_stride, find_strides
 from sola.data.videos import SPLITS, BadFiles, Split, draw_subset, subset_of
 from sola.errors import DataError, shown
 from sola.prepare.find import check_axes
@@ -108,7 +108,7 @@ class DataSet:
 
     def labelled(self, split: str) -> list[Video]:
         """The videos whose labels are written."""
-        return [v for v in self.of(split) if v.labels is not None and not self.lacks_labels]
+        return [] if self.lacks_labels else [v for v in self.of(split) if v.labels is not None]
 
     def probed(self, split: str) -> list[Video]:
         """The labelled videos for the probe: of a subset list if one stays, else drawn."""
@@ -207,36 +207,33 @@ def leave_out_other_widths(videos: Sequence[Video], bad_files: BadFiles) -> list
 def completed(given: Sampling, annotated: Sequence[Video], rate_is_given: bool) -> Sampling:
     """How the snippets of annotated videos were taken, as far as given; the rest is found.
 
-    Without a given rate it is the one that all videos agree on, else each its own. A clip of
-    several strides is recognised where none is given. Raises DataError where nothing tells a rate.
+    A clip of several strides is recognised where none is given. Raises DataError where nothing
+    tells a rate.
     """
-    stride, frames = given.feat_stride, {video.entry.fps for video in annotated}
-    if stride and not given.video_fps:
+    timed = [video for video in annotated if video.entry.duration is not None]
+    lengths = np.array([video.file.length for video in timed])
+    durations = np.array([video.entry.duration for video in timed])
+    frames = [video.entry.fps for video in annotated]
+    if timed and not rate_is_given:
+        stride = 0
+        if all(frames) and len({*frames}) > 1:  # may be one in frames, though not in seconds
+            stride = find_stride(lengths, durations * [video.entry.fps for video in timed])
+        clipped = np.maximum(durations - given.clip, 1e-3)
+        fps = 0.0 if stride else find_rate(lengths - (given.clip > 0), clipped)
+        given = replace(given, feat_stride=stride, fps=fps)
+    if given.feat_stride and not given.video_fps:
         if not any(frames):
             raise DataError("no annotated video has fps, its frames a second; give --video_fps")
-        if len(frames) == 1:
-            (fps,) = frames
-            given = replace(given, video_fps=fps, fps=fps / stride)
-    timed = [video for video in annotated if video.entry.duration is not None]
-    if timed and not rate_is_given and all(frames) and len(frames) > 1:
-        frame_counts = [video.entry.duration * video.entry.fps for video in timed]
-        in_frames = find_rate([video.file.length for video in timed], frame_counts)
-        if in_frames and abs(1 / in_frames - round(1 / in_frames)) < 0.01 / in_frames:
-            return completed(replace(given, feat_stride=round(1 / in_frames)), annotated, True)
-    if timed and not rate_is_given:
-        lengths = [video.file.length - (given.clip > 0) for video in timed]
-        durations = [max(video.entry.duration - given.clip, 1e-3) for video in timed]
-        given = replace(given, fps=find_rate(lengths, durations))
-    axes = [given.axis(video.file.length, video.entry) for video in timed or annotated]
-    if not any(axes):
+        if len({*frames}) == 1:
+            given = replace(given, video_fps=frames[0], fps=frames[0] / given.feat_stride)
+    if not any(given.axis(video.file.length, video.entry) for video in annotated):
         raise DataError("no annotated video has a duration; give the rate of all, as --fps=2")
     if given.clip or given.num_frames:
         return given
-    placed = [(v, axis) for v, axis in zip(timed, axes, strict=bool(timed)) if axis]
-    whole = [video.entry.duration * axis.rate for video, axis in placed]
-    strides = find_strides([video.file.length for video, _ in placed], whole)
-    if strides and stride:
-        return replace(given, num_frames=strides * stride)
+    rates = [given.axis(video.file.length, video.entry).rate for video in timed]
+    strides = find_strides(lengths, durations * rates)
+    if strides and given.feat_stride:
+        return replace(given, num_frames=strides * given.feat_stride)
     return replace(given, clip=strides / given.fps) if strides else given
 
 

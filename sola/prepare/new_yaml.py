@@ -53,19 +53,18 @@ def sized(data: DataSet, settings: list[str], span: float) -> DataSet:
     The window keeps the canonical one's shape, with so many seconds between its outer positions.
     Few videos get a batch that gives several steps an epoch, STEPS steps, and a larger rate.
     """
-    width, window = data.width, window_of(data.rate or 2.0, span)
-    trained = trained_on(data, window["sampling_duration"])
+    sizes = dict.fromkeys(("in_feature_dim", "out_feature_dim", "dissim_proj_out"), data.width)
+    sizes |= window_of(data.rate or 2.0, span)
+    trained = trained_on(data, sizes["sampling_duration"])
     batch_size, epoch = data.config.batch_size, data.config.epoch
     while batch_size > 8 and trained / batch_size < FEWEST_STEPS:
         batch_size //= 2
-    sizes = {"in_feature_dim": width, "out_feature_dim": width, "dissim_proj_out": width}
-    sizes |= window | {"batch_size": batch_size}
     steps = math.ceil(trained / batch_size)
     if 0 < epoch * steps < SMALL_TRAINING:
         epoch = math.ceil(STEPS / steps)
         sizes |= {"epoch": epoch, "saving_epoch": max(1, round(epoch / EVALUATIONS))}
-        sizes |= {"learning_rate": SMALL_LEARNING_RATE}
-    config = dataclasses.replace(data.config, **sizes)
+        sizes["learning_rate"] = SMALL_LEARNING_RATE
+    config = dataclasses.replace(data.config, batch_size=batch_size, **sizes)
     changed = override(config, settings)
     for key in ("data_root", "label_base", "visualizing_dir", "annotations", "synthetic"):
         if getattr(changed, key) != getattr(config, key):
