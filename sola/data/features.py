@@ -122,17 +122,23 @@ def open_array(path: str | Path) -> ArrayFile:
     if not shape or min(shape) < 1:
         raise BadFileError(path, f"has shape {shown(list(shape))}, without any snippet")
     if needed > size:
-        what = f"truncated, {size} bytes where its header says {shown(needed)}"
-        raise BadFileError(path, what)
+        raise BadFileError(path, f"truncated, {size} bytes where its header says {shown(needed)}")
     return ArrayFile(os.fspath(path), shape, dtype, fortran_order, offset, size)
 
 
 def open_features(path: str | Path) -> ArrayFile:
     """An npy file of snippet features, [T, C]."""
     array = open_array(path)
-    if array.dtype.kind == "b" or len(array.shape) != 2:
-        raise BadFileError(path, _not_features(array))
-    return array
+    rank, is_bool = len(array.shape), array.dtype.kind == "b"
+    if rank == 2 and not is_bool:
+        return array
+    what = f"holds {array.dtype} {shown(list(array.shape))}, not features [T, C]"
+    ones = tuple(axis for axis, size in enumerate(array.shape) if size == 1)
+    if rank - len(ones) == 2 and not is_bool:
+        squeezed = f"x.squeeze({ones}) if x.ndim == {rank} else x"
+        command = command_for_all(os.path.dirname(array.path) or ".", "squeezed", squeezed)
+        what += f"; this makes a folder of such: {command}"
+    raise BadFileError(path, what)
 
 
 def command_for_all(folder: str, suffix: str, change: str) -> str:
@@ -151,7 +157,7 @@ def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> 
 
     C must equal feature_dim when given.
     """
-    files = tuple(open_features(path) for path in paths)
+    files = tuple(map(open_features, paths))
     lengths = [file.length for file in files]
     if max(lengths) - min(lengths) > 1:
         what = f"has {max(lengths)} snippets where another file of the video has {min(lengths)}"
@@ -164,16 +170,6 @@ def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> 
             what = f"has shape [{length}, {width}], channels first; [T, C] is wanted: transpose it"
         raise BadFileError(joined.path, what)
     return joined
-
-
-def _not_features(array: ArrayFile) -> str:
-    what = f"holds {array.dtype} {shown(list(array.shape))}, not features [T, C]"
-    ones = tuple(axis for axis, size in enumerate(array.shape) if size == 1)
-    if array.dtype.kind == "b" or len(array.shape) - len(ones) != 2:
-        return what
-    squeezed = f"x.squeeze({ones}) if x.ndim == {len(array.shape)} else x"
-    command = command_for_all(os.path.dirname(array.path) or ".", "squeezed", squeezed)
-    return f"{what}; this makes a folder of such: {command}"
 
 
 def read_features(

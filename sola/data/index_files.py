@@ -28,9 +28,7 @@ def feature_folders(data_root: str | Path) -> list[Path]:
 
 def read_durations(path: Path) -> dict[str, int]:
     """Video -> T of a duration pickle; empty when there is none."""
-    if not path.exists():
-        return {}
-    durations = read_pickle(path)
+    durations = read_pickle(path) if path.exists() else {}
     if not isinstance(durations, dict) or not all(
         isinstance(name, str) and name.endswith(".npy") and type(length) is int and length > 0
         for name, length in durations.items()

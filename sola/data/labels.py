@@ -43,10 +43,8 @@ def read_label(path: Path, length: int) -> np.ndarray:
         raise BadFileError(path, "no such label file, and the linear probe needs it")
     array = open_array(path)
     if array.shape != (length,):
-        shape = list(array.shape)
-        raise BadFileError(
-            path, f"labels of shape {shape} where the features have {length} snippets"
-        )
+        what = f"labels of shape {list(array.shape)} where the features have {length} snippets"
+        raise BadFileError(path, what)
     return array.read()
 
 
@@ -65,9 +63,7 @@ def has_labels(label_base: str | Path) -> bool:
         what = "no such folder; make it, empty, to train without labels and probe"
         raise DataError(f"label_base: {label_base}: {what}")
     folders = [label_folder(label_base, split) for split in SPLITS]
-    found = [folder.is_dir() for folder in folders]
-    if any(found) and not all(found):
-        raise DataError(
-            f"{folders[found.index(False)]}: no such folder, though the other split's is"
-        )
-    return all(found)
+    absent = [folder for folder in folders if not folder.is_dir()]
+    if len(absent) == 1:
+        raise DataError(f"{absent[0]}: no such folder, though the other split's is")
+    return not absent

@@ -165,7 +165,6 @@ def subset_of(data_root: str | Path, split: Split, seed: int, bad_files: BadFile
     listed = read_subset_list(path)
     if listed is None:
         return draw_subset(split.name, list(split.videos), seed)
-    subset = [video for video in listed if video in split.videos]
     absent = [video for video in listed if video not in split.videos]
     if absent and not bad_files.are_skipped:
         raise DataError(
@@ -173,11 +172,11 @@ def subset_of(data_root: str | Path, split: Split, seed: int, bad_files: BadFile
             f"{shown(absent[0])}; leave them out with on_bad_file: skip, or move the list away"
         )
     for video in absent:
-        file = str(feature_folders(data_root)[0] / split.name / f"{video}.npy")
-        bad_files.skipped.setdefault(file, f"missing, though {path} lists it")
-    if not subset:
+        file = path.parent / split.name / f"{video}.npy"
+        bad_files.skipped.setdefault(str(file), f"missing, though {path} lists it")
+    if len(absent) == len(listed):
         raise DataError(f"{path}: lists no videos that are there")
-    return subset
+    return [video for video in listed if video in split.videos]
 
 
 def draw_subset(split: str, videos: list[str], seed: int) -> list[str]:
