@@ -1,7 +1,7 @@
 """A report on a data set: what it is like, and what to be wary of."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -81,20 +81,24 @@ def _sums(bad_files: BadFiles, file: FeatureFile) -> np.ndarray:
     return np.zeros(file.shape[1] + 3)
 
 
-def report(data: DataSet, of_values: list[str]) -> list[str]:
+def report(data: DataSet, of_values: list[str]) -> Iterator[str]:
     """Lines on features, annotations, values (as given) and the training that is made ready."""
-    lines = [_of_features(data, split) for split in SPLITS]
+    for split in SPLITS:
+        yield _of_features(data, split)
     training, window = data.of("training"), data.config.sampling_duration
     too_short = f"too short to train on (T <= {window})"
-    lines += _if_any(too_short, training, lambda video: video.file.length <= window)
+    yield from _if_any(too_short, training, lambda video: video.file.length <= window)
     validation = {video.name for video in data.of("validation")}
     in_both = "warning: in training and in validation"
-    lines += _if_any(in_both, training, lambda video: video.name in validation)
+    yield from _if_any(in_both, training, lambda video: video.name in validation)
     if data.annotations:
-        lines += _of_annotations(data)
+        yield from _of_annotations(data)
     if data.annotations or data.rate_is_given:
-        lines += _of_rate(data)
-    return [*lines, *of_values, *_of_span(data), *reach_note(data.config), plan(data)]
+        yield from _of_rate(data)
+    yield from of_values
+    yield from _of_span(data)
+    yield from reach_note(data.config)
+    yield plan(data)
 
 
 def _of_features(data: DataSet, split: str) -> str:
@@ -106,52 +110,52 @@ def _of_features(data: DataSet, split: str) -> str:
     return f"{split}: {len(files)} videos, {lengths.sum()} snippets, {about}"
 
 
-def _of_annotations(data: DataSet) -> list[str]:
+def _of_annotations(data: DataSet) -> Iterator[str]:
     """Lines on whose annotations there are, what is odd in them, and the labels they make."""
-    lines = []
     if data.without_files:
-        lines.append(f"annotated, without features: {named(data.without_files)}")
+        yield f"annotated, without features: {named(data.without_files)}"
     split_of = split_of_subset(data.annotations)
     if "testing" in map(SUBSETS.get, split_of):
-        lines.append("note: the test subset validates")
+        yield "note: the test subset validates"
     for what, is_so in ODD.items():
-        lines += _if_any(what, data.annotated, is_so)
+        yield from _if_any(what, data.annotated, is_so)
     ambiguous = sum(video.entry.ambiguous for video in data.annotated)
     if ambiguous:
-        lines.append(f"note: {ambiguous} Ambiguous segments are left out")
+        yield f"note: {ambiguous} Ambiguous segments are left out"
     for split in SPLITS:
         videos, what = data.of(split), f"warning: in {split}, of another subset by annotation"
         annotated = [video for video in videos if video.annotated_as]
-        lines += _if_any(what, annotated, lambda v: split_of.get(v.entry.subset) != v.split)
+        yield from _if_any(what, annotated, lambda v: split_of.get(v.entry.subset) != v.split)
         for what, is_so in UNLABELLED.items():
-            lines += _if_any(f"{split} {what}", videos, is_so)
+            yield from _if_any(f"{split} {what}", videos, is_so)
         labels = [video.labels for video in videos if video.labels is not None]
         if labels:
             share = np.concatenate(labels).mean()
-            lines.append(f"{split}: {len(labels)} videos with labels, action share {share:.3f}")
+            yield f"{split}: {len(labels)} videos with labels, action share {share:.3f}"
     if data.lacks_labels:
         what = "no labels are written and the training runs without a probe"
-        lines.append(f"warning: {data.lacks_labels}, so {what}")
-    return lines
+        yield f"warning: {data.lacks_labels}, so {what}"
 
 
-def _of_rate(data: DataSet) -> list[str]:
+def _of_rate(data: DataSet) -> Iterator[str]:
     """Lines on the time of snippets, and on the videos whose T is another than it makes."""
     placed = [video for video in data.videos if video.axis]
     if not placed:
-        return ["note: nothing tells the rate; the window is that of 2 snippets a second"]
+        yield "note: nothing tells the rate; the window is that of 2 snippets a second"
+        return
     rates = [video.axis.rate for video in placed]
     rate, origin = data.rate, "given" if data.rate_is_given else "found from T / duration"
-    lines = [f"fps: {rate:g}, {origin}"]
-    if Sampling.of(data.config).common_axis is None:
+    if Sampling.of(data.config).common_axis:
+        yield f"fps: {rate:g}, {origin}"
+    else:
         span = f"{min(rates):.4g} to {max(rates):.4g}, median {rate:.4g}"
-        lines = [f"fps: each video's own, {span} snippets a second, {origin}"]
+        yield f"fps: each video's own, {span} snippets a second, {origin}"
     odd = [video.name for video in placed if abs(video.axis.rate / rate - 1) > ODD_RATE]
     if 0 < len(odd) < len(placed) / 10:
         what = f"warning: all but these have about {rate:.3g} snippets a second; if they are cut"
-        lines.append(f"{what} short, mend them or give --fps={rate:.3g}: {named(odd)}")
+        yield f"{what} short, mend them or give --fps={rate:.3g}: {named(odd)}"
     if rate < SLOWEST:
-        lines.append("warning: so few snippets a second: are durations in frames?")
+        yield "warning: so few snippets a second: are durations in frames?"
     clips = [video.axis.clip_snippets for video in placed]
     if max(clips) > 1.001:
         seconds = statistics.median(video.axis.clip for video in placed)
@@ -160,37 +164,36 @@ def _of_rate(data: DataSet) -> list[str]:
             ", found: T lacks the clips that would pass the end of a video; give --clip=SECONDS "
             "or --num_frames if it is another"
         )
-        lines.append(clip + (found if data.clip_is_found else ""))
+        yield clip + (found if data.clip_is_found else "")
     off = {video.name: video.off for video in placed if video.off is not None}
     far = sorted((v for v in off if abs(off[v]) > 1), key=lambda v: -abs(off[v]))
     if far:
-        lines.append(
+        yield (
             f"warning: T is more than a snippet from duration * fps in {len(far)} of "
             f"{len(off)} videos, most in {shown(far[0])} ({off[far[0]]:+.1f}): {named(far)}"
         )
     elif off and min(rates) == max(rates):
-        lines.append(f"T is within a snippet of duration * fps in all {len(off)} videos")
-    return lines
+        yield f"T is within a snippet of duration * fps in all {len(off)} videos"
 
 
-def _of_span(data: DataSet) -> list[str]:
+def _of_span(data: DataSet) -> Iterator[str]:
     """A line on the length of actions beside the window's, and a note where it is far from it."""
     lengths = [action.end - action.start for v in data.annotated for action in v.actions]
     rate, config = data.rate, data.config
     if not lengths or not rate:
-        return []
+        return
     median, span = statistics.median(lengths), config.step * (config.tsm_size - 1) / rate
     about = f"actions: {len(lengths)}, median {median:.1f} s, {median * rate:.1f} snippets"
-    lines = [f"{about}; the gathered positions span {span:.1f} s"]
+    yield f"{about}; the gathered positions span {span:.1f} s"
     if median < max(span / 2, FEWEST_SNIPPETS / rate):
-        lines.append(
+        yield (
             f"note: actions are short beside that; --span={max(median, 1):.2g} compares snippets "
             "over so many seconds, and features of a smaller stride show more of an action"
         )
-    return lines
 
 
-def _if_any(what: str, videos: Sequence[Video], is_so: Callable[[Video], bool]) -> list[str]:
+def _if_any(what: str, videos: Sequence[Video], is_so: Callable[[Video], bool]) -> Iterator[str]:
     """A line that names those of the videos that are so; none where there are none."""
     names = [video.name for video in videos if is_so(video)]
-    return [f"{what}: {named(names)}"] if names else []
+    if names:
+        yield f"{what}: {named(names)}"
