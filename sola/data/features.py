@@ -35,11 +35,6 @@ class ArrayFile:
         """T, the number of snippets."""
         return self.shape[0]
 
-    @property
-    def files(self) -> tuple["ArrayFile"]:
-        """Itself: what JoinedFiles has several of."""
-        return (self,)
-
     def read(self, rows: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """The given rows (ascending), or all, in the file's dtype; reads no others (C order).
 
@@ -65,8 +60,8 @@ class ArrayFile:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedFiles:
-    """Feature files of one video, as RGB and flow, side by side on channels: [T, sum of C].
+class FeatureFile:
+    """The features of a video, [T, C]: one file, or several, as RGB and flow, joined on channels.
 
     T is that of the shortest; the others may have one snippet more.
     """
@@ -85,13 +80,12 @@ class JoinedFiles:
     def shape(self) -> tuple[int, int]:
         return self.length, sum(file.shape[1] for file in self.files)
 
-    def read(self, rows: Sequence[int] | None = None, _: np.ndarray | None = None) -> np.ndarray:
-        """The given rows (ascending), or all, in the wider of the files' dtypes."""
+    def read(self, rows: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """As ArrayFile.read; several files in the widest of their dtypes, in fresh memory."""
+        if len(self.files) == 1:
+            return self.files[0].read(rows, out)
         rows = np.arange(self.length) if rows is None else rows
         return np.concatenate([file.read(rows) for file in self.files], axis=1)
-
-
-FeatureFile = ArrayFile | JoinedFiles
 
 
 def open_array(path: str | Path) -> ArrayFile:
@@ -157,12 +151,11 @@ def open_joined(paths: Sequence[str | Path], feature_dim: int | None = None) -> 
 
     C must equal feature_dim when given.
     """
-    files = tuple(map(open_features, paths))
-    lengths = [file.length for file in files]
+    joined = FeatureFile(tuple(map(open_features, paths)))
+    lengths = [file.length for file in joined.files]
     if max(lengths) - min(lengths) > 1:
         what = f"has {max(lengths)} snippets where another file of the video has {min(lengths)}"
         raise BadFileError(paths[int(np.argmax(lengths))], what)
-    joined = files[0] if len(files) == 1 else JoinedFiles(files)
     length, width = joined.shape
     if feature_dim is not None and width != feature_dim:
         what = f"has {width} channels, not {feature_dim}; if all have, set in_feature_dim={width}"
