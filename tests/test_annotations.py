@@ -73,15 +73,6 @@ def test_which_subset_is_trained_on_and_which_validates(names, split_of):
     assert split_of_names(names) == split_of
 
 
-def test_thumos_is_trained_on_its_validation_subset(tmp_path):
-    database = {
-        "video_validation_1": {"subset": "Validation", "duration": 3.0, "annotations": []},
-        "video_test_1": {"subset": "Test", "duration": 3.0, "annotations": []},
-    }
-    split_of = split_of_subset(read_annotations(write(tmp_path / "a.json", database)))
-    assert (split_of["validation"], split_of["test"]) == ("training", "validation")
-
-
 @pytest.mark.parametrize("fps", [1, 2, 25 / 16])
 def test_labels_follow_the_centre_rule(fps):
     actions = [Action("a", 1.25, 3.25), Action("b", 3.0, 3.75), Action("c", 9.0, 1e9)]
