@@ -275,6 +275,12 @@ def test_mixed_frame_rates_are_found_from_the_annotations(place, capsys):
         assert made.tolist() == [0.2 * duration <= c < 0.6 * duration for c in centres]
 
 
+def test_a_clip_in_seconds_goes_with_rates_in_seconds(place):
+    _, database = of_mixed_frame_rates(clip=64)
+    config = run(database, "--clip=2")
+    assert (config.feat_stride, config.fps, config.clip) == (0, 0, 2)
+
+
 def test_nothing_is_left_where_the_yaml_cannot_be_written(place):
     durations = seeded(20, 40)
     features({n: int(2 * d) for n, d in durations.items()})

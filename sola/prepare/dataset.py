@@ -216,7 +216,7 @@ def completed(given: Sampling, annotated: Sequence[Video], rate_is_given: bool) 
     frames = [video.entry.fps for video in annotated]
     if timed and not rate_is_given:
         stride = 0
-        if all(frames) and len({*frames}) > 1:  # may be one in frames, though not in seconds
+        if all(frames) and len({*frames}) > 1 and not given.clip:  # may be one in frames
             stride = find_stride(lengths, durations * [video.entry.fps for video in timed])
         clipped = np.maximum(durations - given.clip, 1e-3)
         fps = 0.0 if stride else find_rate(lengths - (given.clip > 0), clipped)
