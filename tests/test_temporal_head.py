@@ -66,6 +66,16 @@ def settings(**changes):
     return Config(exp_name="x", **changes)
 
 
+def test_a_score_is_how_far_action_is_above_no_action(monkeypatch):
+    """Of both logits: either alone would order these snippets otherwise."""
+    logits = np.array([[0.0, 1.0], [9.0, 8.0], [-9.0, -8.0], [2.0, 1.0]])
+    monkeypatch.setattr(temporal_head, "predictions", lambda *_, **__: [logits])
+    labels = np.array([True, False, True, False])
+    held = temporal_head.Held([torch.zeros(4, C)], [labels])
+    scores = temporal_head.binary_scores(held, held, seeds=1)
+    assert (scores["accuracy"], scores["roc_auc"]) == (1.0, 1.0)
+
+
 def test_separable_features_score_one(tmp_path):
     scores = probe(None, both(tmp_path, separable), 2, CPU)
     for figure in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
