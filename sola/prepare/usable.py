@@ -84,7 +84,7 @@ def _check_annotations(data: DataSet) -> None:
 
 def _check_probe(data: DataSet) -> None:
     """Raise an error where the probe would, at the start of the training."""
-    from sola.probe import PROTOCOLS, temporal_head  # torch takes seconds
+    from sola.probe import check_probed  # torch takes seconds
     from sola.probe.snippets import ProbeVideos
 
     probed = []
@@ -92,6 +92,4 @@ def _check_probe(data: DataSet) -> None:
         videos = data.probed(split)
         labels = [video.labels for video in videos]
         probed.append(ProbeVideos(split, [video.file for video in videos], labels))
-    PROTOCOLS[data.config.eval_protocol].check(*probed, data.config)
-    if data.config.eval_head:
-        temporal_head.seen(probed, data.config)
+    check_probed(probed, data.config)

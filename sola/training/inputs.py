@@ -11,7 +11,7 @@ from sola.data.labels import has_labels, label_folder, read_label, read_labels
 from sola.data.synthetic import write_synthetic
 from sola.data.videos import SPLITS, BadFiles, Split, open_split, subset_of, videos_to_draw
 from sola.errors import DataError
-from sola.probe import PROTOCOLS, temporal_head
+from sola.probe import check_probed
 from sola.probe.snippets import ProbeVideos
 
 
@@ -90,9 +90,7 @@ def _open_probed(
             raise DataError(f"{config.label_base}: no usable {split.name} label file")
         files = [videos[video] for video in labels]
         probed.append(ProbeVideos(split.name, files, list(labels.values())))
-    PROTOCOLS[config.eval_protocol].check(*probed, config)
-    if config.eval_head:
-        temporal_head.seen(probed, config)
+    check_probed(probed, config)
     return tuple(probed)
 
 
