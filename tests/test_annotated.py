@@ -281,14 +281,15 @@ def test_a_clip_in_seconds_goes_with_rates_in_seconds(place):
     assert (config.feat_stride, config.fps, config.clip) == (0, 0, 2)
 
 
-def test_nothing_is_left_where_the_yaml_cannot_be_written(place):
+@pytest.mark.parametrize("yaml", ["file/m.yaml", f"{'m' * 238}.yaml"])  # no folder; no room
+def test_nothing_is_left_where_the_yaml_cannot_be_written(place, yaml):
     durations = seeded(20, 40)
     features({n: int(2 * d) for n, d in durations.items()})
     (place / "a.json").write_text(json.dumps({"database": entries(durations)}))
     (place / "file").write_text("")
     before = sorted(place.rglob("*"))
     with pytest.raises(SolaError):
-        prepare.main(["--yaml_path=file/m.yaml", "--features=f", "--annotations=a.json"])
+        prepare.main([f"--yaml_path={yaml}", "--features=f", "--annotations=a.json"])
     assert sorted(path for path in place.rglob("*") if path.name[0] != ".") == before
 
 

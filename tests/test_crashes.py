@@ -82,11 +82,13 @@ def test_what_kills_interrupt_is_written_whole_in_the_end(workplace, config, ann
     write = ["process_feature", "--yaml_path=tiny.yaml", "--load_model=2", "--overwrite"]
     source, output = "--input=HACS_DATA/training/t5.npy", "--output=ALIAS/file/x.npy"
     features = ["--features=HACS_DATA", "--annotations=a.json", "--copy"]
+    own = ["label_base=NAME/own/labels", "visualizing_dir=NAME/own/drawn"]
     rooms = {
         "dump": [*write[:-1], "feature_save_path=ALIAS/dump"],
         "head": [*write[:-1], "--for=bmn", "--annotations=a.json", "--output=NAME/head"],
         "file": [*write, source, output],
         "data": ["sola.prepare.__main__", "--yaml_path=NAME/data/new.yaml", *features],
+        "own": ["sola.prepare.__main__", "--yaml_path=tiny.yaml", *features[1:2], *own],
     }
     run_killed(workplace, kills, *rooms.values())
     whole, killed = (contents(workplace / name) for name in ("whole", "killed"))

@@ -241,7 +241,8 @@ def test_labels_that_are_there_stay_unless_overwritten(workplace, annotations):
 
 def test_leftovers_of_a_killed_run_are_cleared(workplace, annotations):
     write(workplace / "a.json", annotations)
-    (workplace / ".new.yaml.12345678.tmp").touch()
+    for name in (".new.yaml.tmp", "..new.yaml.tmp.12345678.tmp"):
+        (workplace / name).touch()
     run("--features=HACS_DATA", "--annotations=a.json")
     places = ["HACS_DATA/.training_duration.pkl", "evaluation/training_label/.t5.npy"]
     (workplace / "evaluation/training_label/t5.npy").unlink()

@@ -309,3 +309,19 @@ def test_help_and_bad_arguments_need_no_torch():
         command = [sys.executable, "-c", code, argument]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
         assert (done.returncode, done.stdout.splitlines()[-1]) == (status, "set()")
+
+
+def test_videos_to_draw_are_completed_after_a_kill_and_a_users_own_stay(workplace, config):
+    options = ["--yaml_path=tiny.yaml", "--fps=2", "visualizing_dir=drawn"]
+    prepare.main(options)
+    drawn = workplace / "drawn"
+    first, *others = sorted(drawn.iterdir())
+    for path in others:
+        path.unlink()
+    (drawn / ".unfinished").touch()
+    prepare.main(options)
+    assert sorted(drawn.iterdir()) == [first, *others]
+    for path in others:
+        path.unlink()
+    prepare.main(options)
+    assert sorted(drawn.iterdir()) == [first]

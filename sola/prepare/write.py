@@ -1,6 +1,8 @@
 """What is written: a YAML and its data folder, or what the data_root of a YAML lacks."""
 
+import contextlib
 import filecmp
+import glob
 import os
 import pickle
 import shutil
@@ -91,25 +93,30 @@ def write_new(data: DataSet, yaml_path: str, *, overwrite: bool, copies: bool) -
     _check_features_lie_outside(folder, contents)
     text = (ABOUT + data.config.to_yaml()).encode()
     unfinished = folder.with_name(f".{folder.name}.tmp")
-    with only_user_of(folder), only_user_of(yaml_file):  # where it cannot be written, nothing is
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    staged = yaml_file.with_name(f".{yaml_file.name}.tmp")
+    with only_user_of(folder):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed, as what follows
+        clear_temporary(staged.parent, glob.escape(staged.name))
         other_yaml = None if _holds(yaml_file, text) else f"{yaml_file}: has other content"
         other_folder = _difference(folder, contents)
         for path, other in ((yaml_file, other_yaml), (folder, other_folder)):
             if other and os.path.lexists(path) and not overwrite:
                 raise SolaError(f"{other}; --overwrite makes {path} anew and keeps the old one")
-        if other_folder:
-            try:
+        try:
+            write_atomically(staged, text)  # where it cannot be written, nothing is
+            if other_folder:
                 _write({unfinished / path.relative_to(folder): contents[path] for path in contents})
                 set_aside(yaml_file)  # first, so that no YAML ever stands beside another's data
                 set_aside(folder)
                 os.rename(unfinished, folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-        Path(data.config.label_base).mkdir(exist_ok=True)  # empty without labels: it must be there
-        if other_folder or other_yaml:
-            set_aside(yaml_file)
-            write_atomically(yaml_file, text)
+            Path(data.config.label_base).mkdir(exist_ok=True)  # empty without labels
+            if other_folder or other_yaml:
+                set_aside(yaml_file)
+                os.replace(staged, yaml_file)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                staged.unlink()
     written = f"{len(contents)} files and links written"
     print(f"{folder}: {written if other_folder else 'is there already, with the same content'}")
 
@@ -128,8 +135,9 @@ def complete(data: DataSet, *, overwrite: bool, copies: bool) -> None:
             if path.exists() and not (overwrite and kind == "duration"):
                 del contents[path]
                 print(f"{path}: stays as it is")
-    to_draw = [folder for folder in feature_folders(config.visualizing_dir) if folder.is_dir()]
-    if not video_paths(to_draw):
+    to_draw = feature_folders(config.visualizing_dir)
+    unfinished = to_draw[0] / ".unfinished"  # is there while videos to draw are written
+    if unfinished.exists() or not video_paths([folder for folder in to_draw if folder.is_dir()]):
         contents |= features_to_draw(data, copies=copies)
     folders = [label_folder(config.label_base, s) for s in SPLITS] if data.annotations else []
     place = index_file(config.data_root, "training", "duration")
@@ -147,7 +155,11 @@ def complete(data: DataSet, *, overwrite: bool, copies: bool) -> None:
                 raise SolaError(f"{path}: has other content; --overwrite replaces it")
         for folder in sorted(stale):
             set_aside(folder)
+        if any(path.parent in to_draw for path in new):
+            write_atomically(unfinished, b"", is_synced=False)
         _write(new)
+        if unfinished.exists():
+            unfinished.unlink()
     print(f"{len(new)} files and links written, {len(contents) - len(new)} were there")
 
 
