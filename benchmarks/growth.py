@@ -18,7 +18,7 @@ import numpy as np
 
 from sola.export.dump import export_features
 from sola.method.weights import save
-from sola.probe import PROTOCOLS
+from sola.probe.protocols import PROTOCOLS
 from sola.training.inputs import open_inputs
 from sola.training.loop import open_store
 

@@ -26,7 +26,8 @@ from sola.data.windows import HeldWindows
 from sola.export.dump import export_features
 from sola.method.module import SoLaModule
 from sola.method.weights import save
-from sola.probe import PROTOCOLS, temporal_head
+from sola.probe import temporal_head
+from sola.probe.protocols import PROTOCOLS
 from sola.system.device import resolve_device
 from sola.training.inputs import open_inputs
 

@@ -9,7 +9,7 @@ import torch
 
 from sola.export.dump import export_features
 from sola.method.weights import save
-from sola.probe import PROTOCOLS
+from sola.probe.protocols import PROTOCOLS
 from sola.training.inputs import open_inputs
 from sola.training.loop import open_store
 

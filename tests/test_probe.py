@@ -10,7 +10,7 @@ from sola.data.features import open_features, read_features
 from sola.data.videos import BadFiles, open_split
 from sola.errors import DataError
 from sola.method.module import SoLaModule, encode_video
-from sola.probe import PROTOCOLS
+from sola.probe.protocols import PROTOCOLS
 from sola.probe.sgd import _draw_passes, _seeded_linear, groups_of
 from sola.probe.snippets import ProbeVideos, encode_snippets
 from sola.system.device import random_generator

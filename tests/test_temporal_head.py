@@ -9,7 +9,8 @@ from sola.config import Config
 from sola.data.features import open_features
 from sola.errors import DataError
 from sola.method.module import SoLaModule
-from sola.probe import PROTOCOLS, temporal_head
+from sola.probe import temporal_head
+from sola.probe.protocols import PROTOCOLS
 from sola.probe.snippets import ProbeVideos, mean_and_deviation
 from sola.probe.temporal_head import probe
 

@@ -84,7 +84,7 @@ def _check_annotations(data: DataSet) -> None:
 
 def _check_probe(data: DataSet) -> None:
     """Raise an error where the probe would, at the start of the training."""
-    from sola.probe import check_probed  # torch takes seconds
+    from sola.probe.protocols import check_probed  # torch takes seconds
     from sola.probe.snippets import ProbeVideos
 
     probed = []

@@ -76,7 +76,7 @@ def compared(
     Labels are those of a folder, or made from annotations, which give classes, too.
     """
     from sola.probe import temporal_head  # torch takes seconds
-    from sola.probe.snippets import ProbeVideos
+    from sola.probe.snippets import check_both_kinds
     from sola.system.device import resolve_device
 
     device, bad_files = resolve_device(config.device), BadFiles(config.on_bad_file)
@@ -98,7 +98,7 @@ def compared(
         held = []
         for split, of_split, found in zip(SPLITS, files, labels, strict=True):
             videos = [of_split[video] for video in found]
-            ProbeVideos(split, videos, [values > 0 for values in found.values()])  # of both kinds
+            check_both_kinds(split, [values > 0 for values in found.values()])
             held.append(temporal_head.hold(videos, [*found.values()], device))
         scores = temporal_head.binary_scores(*held, seeds)
         classes = 1 + max(int(values.max()) for part in held for values in part.labels)

@@ -21,6 +21,16 @@ BATCHES_AHEAD = 3
 READERS = 4
 
 
+def check_both_kinds(name: str, labels: Sequence[np.ndarray]) -> None:
+    """Raise DataError where the labels of a split's videos, bool [T] each, are all of one kind."""
+    counts = [sum(int((of == kind).sum()) for of in labels) for kind in (False, True)]
+    if 0 in counts:
+        raise DataError(
+            f"{name} labels: {counts[0]} non-action and {counts[1]} action snippets in the "
+            f"{len(labels)} videos of the subset; a probe needs both"
+        )
+
+
 @dataclass(frozen=True)
 class ProbeVideos:
     """Videos that the probe looks at: feature files and per-snippet action labels, bool [T]."""
@@ -30,12 +40,7 @@ class ProbeVideos:
     labels: list[np.ndarray]
 
     def __post_init__(self) -> None:
-        counts = [sum(int((labels == kind).sum()) for labels in self.labels) for kind in (0, 1)]
-        if 0 in counts:
-            raise DataError(
-                f"{self.name} labels: {counts[0]} non-action and {counts[1]} action snippets in "
-                f"the {len(self.files)} videos of the subset; a probe needs both"
-            )
+        check_both_kinds(self.name, self.labels)
 
     @property
     def flat_labels(self) -> np.ndarray:

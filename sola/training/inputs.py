@@ -11,7 +11,7 @@ from sola.data.labels import has_labels, label_folder, read_label, read_labels
 from sola.data.synthetic import write_synthetic
 from sola.data.videos import SPLITS, BadFiles, Split, open_split, subset_of, videos_to_draw
 from sola.errors import DataError
-from sola.probe import check_probed
+from sola.probe.protocols import check_probed
 from sola.probe.snippets import ProbeVideos
 
 
