@@ -43,6 +43,11 @@ class TrainingError(SolaError):
     """Training cannot go on; the message says at which epoch and step, and why."""
 
 
+def encoded(text: str) -> bytes:
+    """As UTF-8; what a name holds that is no text is escaped."""
+    return text.encode(errors="backslashreplace")
+
+
 def shown(value: object) -> str:
     """A foreign name or value as a message repeats it: printable, and not too long."""
     try:

@@ -240,3 +240,32 @@ def test_the_spread_of_known_numbers():
     constant = Spread()
     constant.add(np.ones_like(x), x)
     assert other_width.describe() == constant.describe() == ""
+
+
+@pytest.mark.parametrize("damage", ["guide", "subset", "duration", "form"])
+def test_damaged_files_are_one_line(option, damage):
+    folder = dumped("tridet", option)
+    if damage == "guide":
+        (folder / "tridet.md").write_bytes(b"\xff")
+    elif damage == "form":
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(text.replace('"resize_mode"', '"resie_mode"'))
+    else:
+        content = json.loads((folder / "annotations.json").read_text())
+        content["database"]["t5"][damage] = ["odd"]
+        (folder / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(SolaError):
+        check("tridet")
+
+
+@pytest.mark.parametrize("head", ["bmn", "gtad-hacs"])
+def test_names_of_any_kind_are_written_and_read(workplace, annotations, config, head):
+    for number, name in enumerate(("a\nb", "c\u2028d", "e\udcff")):
+        (workplace / f"HACS_DATA/training/t{6 + number}.npy").rename(
+            workplace / f"HACS_DATA/training/{name}.npy"
+        )
+        annotations[name] = annotations.pop(f"t{6 + number}")
+    Path("a.json").write_text(json.dumps({"database": annotations}))
+    dumped(head, "--annotations=a.json")
+    if head == "gtad-hacs":
+        check(head)

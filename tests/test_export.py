@@ -149,6 +149,11 @@ def test_best_is_the_best_of_what_can_be_compared(trained, capsys):
     assert export_features(sgd, "best").name == "tiny_4"  # the others on other snippets
 
 
+def test_an_epoch_may_have_zeros_before(trained):
+    assert export_features(trained, "04").name == "tiny_4"
+    assert export_features(trained, "00").name == "tiny_0"
+
+
 @pytest.mark.parametrize("load_model", ["3", "x", "", "-1", "absent.pt", "9" * 5000])
 def test_checkpoints_that_are_not_there(trained, load_model):
     with pytest.raises(CheckpointError, match=r"saved epochs in .*2, 4$|absent"):

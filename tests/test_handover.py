@@ -320,6 +320,23 @@ def test_features_in_folders_that_the_head_does_not_know(database, capsys):
     assert loaded.keys() == {video for video in database if video.startswith("t")}
 
 
+def test_index_pickles_beside_an_input_are_not_its_own(database):
+    Path("HACS_DATA/training_duration.pkl").write_bytes(b"of another time")
+    hand_over("tridet", database, "--input=HACS_DATA", "--output=new")
+
+
+def test_other_annotations_are_taken_until_files_are_made_from_the_first(database, capsys):
+    hand_over("tridet", database, "--output=new")
+    shorter = {video: database[video] for video in [*database][1:]}
+    with pytest.raises(SolaError, match=r"annotations\.json: was made from other --annotations"):
+        hand_over("tridet", shorter, "--output=new")
+    Path("new/annotations.json").unlink()  # as after a kill while features were encoded
+    capsys.readouterr()
+    hand_over("tridet", shorter, "--output=new")
+    assert "0 of 21 videos to encode" in capsys.readouterr().out
+    assert numeric("new").keys() <= shorter.keys()
+
+
 def averaged(x, count):
     """A mean of those within count // 2, one snippet at a time."""
     half = count // 2

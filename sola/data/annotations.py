@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sola.data.index_files import check_names
-from sola.errors import DataError, parsing, shown
+from sola.errors import DataError, encoded, parsing, shown
 from sola.system.files import read_bytes
 
 BLOCK_LIST = "missing_files.txt"  # annotated videos without features, a line each
@@ -177,4 +177,4 @@ def action_labels(actions: Iterable[Action], centres: np.ndarray) -> np.ndarray:
 def block_list(videos: Iterable[str]) -> bytes:
     """Videos without features, a line each, as OpenTAD takes them."""
     lines = (" ".join(video.splitlines()) for video in videos)
-    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+    return encoded("".join(f"{line}\n" for line in lines))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sola.data.videos import SPLITS
-from sola.errors import SolaError
+from sola.errors import SolaError, encoded
 from sola.export.formats import Form
 from sola.export.ground_truth import ANNOTATIONS, ground_truth
 from sola.export.heads import HEADS, Written, link_of
@@ -47,7 +47,7 @@ def handed_over(head: str, folder: Path, feature_dim: int, sources: Sources) -> 
         is_of_bmn = HEADS[head].is_of_bmn
         truth = ground_truth(sources.annotations, videos, prefix, is_of_bmn=is_of_bmn)
     written = Written(folder.absolute(), form, sources.videos, feature_dim, prefix, truth)
-    return (truth.files if truth else {}) | {f"{head}.md": guide(head, written).encode()}
+    return (truth.files if truth else {}) | {f"{head}.md": encoded(guide(head, written))}
 
 
 def _prefix(sources: Sources) -> str:

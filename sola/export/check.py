@@ -1,6 +1,7 @@
 """A finished dump read as a head's loader would: what would stop it there."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from sola.config import Config
 from sola.data.annotations import split_of_names
 from sola.data.times import TimeAxis
-from sola.errors import BadFileError, SolaError, parsing, shown
+from sola.errors import BadFileError, SolaError, encoded, parsing, shown
 from sola.export.dump import output_folder
 from sola.export.encoder import find_checkpoint
 from sola.export.formats import Form, shape_of
@@ -22,6 +23,7 @@ from sola.system.cli import progress
 from sola.system.files import read_bytes
 
 SHOWN = 10  # problems
+ANEW = "write it anew with --overwrite"
 
 
 class Entry(NamedTuple):
@@ -45,17 +47,19 @@ def check_features(config: Config, load_model: str, target: Target) -> None:
     manifest = read_manifest(folder)
     if manifest is None:
         raise SolaError(f"{folder}: holds no features of this program; write them first")
-    entries, guide = _read_entries(folder), _read(folder / f"{head}.md").decode()
+    entries = _read_entries(folder)
+    guide = _read(folder / f"{head}.md").decode(errors="replace")
     root = link_of(folder) if head == "gtad-hacs" else folder
     problems = [] if manifest.get("finished") is True else ["not finished: write it once more"]
     if root.resolve() != folder.resolve():
         problems.append(f"{root}: does not lead to the features")
-    if head != "bmn" and str(root) not in guide:
+    if head != "bmn" and encoded(str(root)).decode() not in guide:
         problems.append("moved since its settings were written: write them once more")
-    problems += _of_annotations(folder, head, entries)
-    problems += _of_videos(root, head, guide, manifest, entries)
+    with parsing(folder, "what is beside the features is damaged", ANEW, SolaError):
+        problems += _of_annotations(folder, head, entries)
+        problems += _of_videos(root, head, guide, manifest, entries)
     for problem in problems[:SHOWN]:
-        print(f"problem: {problem}")
+        print(f"problem: {' '.join(problem.splitlines())}")
     if problems:
         raise SolaError(f"{folder}: {len(problems)} problems, as above, would stop {head}")
     print(f"{folder}: {head} reads all {len(entries)} videos")
@@ -70,7 +74,7 @@ def _read(path: Path) -> bytes:
 def _read_entries(folder: Path) -> dict[str, Entry]:
     path = folder / ANNOTATIONS
     text = _read(path)
-    with parsing(path, "not readable", "write it anew with --overwrite", SolaError):
+    with parsing(path, "not readable", ANEW, SolaError):
         content = json.loads(text)
         return {
             video: Entry(
@@ -92,11 +96,10 @@ def _of_annotations(folder: Path, head: str, entries: dict[str, Entry]) -> Itera
         yield f"label ids {shown(ids)} do not run from 0 without gaps"
     if HEADS[head].is_of_bmn:
         table, content = (_read(folder / name) for name in OF_BMN)
-        with parsing(folder, "BMN's files not readable", "write them anew", SolaError):
-            listed = {row["video"] for row in csv.DictReader(table.decode().splitlines())}
-            files = {entry.file for entry in entries.values()}
-            if not files == listed == {*json.loads(content)}:
-                yield f"{' and '.join(OF_BMN)} have other videos than {ANNOTATIONS}"
+        listed = {row["video"] for row in csv.DictReader(io.StringIO(table.decode(), newline=""))}
+        files = {entry.file for entry in entries.values()}
+        if not files == listed == {*json.loads(content)}:
+            yield f"{' and '.join(OF_BMN)} have other videos than {ANNOTATIONS}"
 
 
 def _of_videos(

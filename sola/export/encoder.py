@@ -85,9 +85,10 @@ def open_encoder(config: Config, load_model: str, device: torch.device) -> Encod
 def _averaged(load_model: str) -> int:
     """N of moving_average:N."""
     text = load_model.removeprefix(f"{AVERAGE}:")
-    count = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
+    count = int(text) if re.fullmatch(r"[0-9]{1,3}", text) else 0
     if count % 2 == 0:
-        raise SolaError(f"--load_model={shown(load_model)}: N of {AVERAGE}:N must be odd")
+        what = f"N of {AVERAGE}:N must be odd, below 1000"
+        raise SolaError(f"--load_model={shown(load_model)}: {what}")
     return count
 
 
@@ -98,7 +99,7 @@ def moving_average(features: np.ndarray, count: int) -> np.ndarray:
     """
     x = torch.from_numpy(features).T[None].double()  # [1, C, T]
     means = F.avg_pool1d(x, count, stride=1, padding=count // 2, count_include_pad=False)
-    return means[0].T.float().numpy()
+    return means[0].T.float().contiguous().numpy()
 
 
 def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
@@ -112,6 +113,8 @@ def find_checkpoint(config: Config, load_model: str) -> tuple[str, Path | None]:
         return Path(load_model).stem, Path(load_model)
     if load_model.startswith(AVERAGE):
         return f"{config.exp_name}_{AVERAGE}{_averaged(load_model)}", None  # as no epoch's
+    if re.fullmatch(r"[0-9]{1,9}", load_model):
+        load_model = str(int(load_model))
     if load_model == "0":
         return f"{config.exp_name}_0", None
     asked, epochs = f"--load_model={shown(load_model)}", saved_epochs(config)

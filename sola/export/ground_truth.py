@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sola.data.annotations import BLOCK_LIST, Action, Annotation, block_list, split_of_subset
 from sola.data.videos import SPLITS
-from sola.errors import shown
+from sola.errors import encoded, shown
 
 if TYPE_CHECKING:
     from sola.export.source import Video
@@ -137,7 +137,7 @@ def _of_bmn(videos: dict[str, tuple[dict[str, Any], int]]) -> dict[str, bytes]:
             "feature_frame": length,
             "annotations": entry["annotations"],
         }
-    return dict(zip(OF_BMN, (table.getvalue().encode(), _json(content)), strict=True))
+    return dict(zip(OF_BMN, (encoded(table.getvalue()), _json(content)), strict=True))
 
 
 def _json(content: Any) -> bytes:

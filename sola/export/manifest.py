@@ -45,7 +45,8 @@ def make_ready(
     if earlier["form"] != content["form"]:
         raise SolaError(f"{folder}: holds features in another form; give another --output")
     annotations = about["annotations"] or earlier["annotations"]
-    if earlier["annotations"] not in (None, annotations) and not overwrite:
+    is_other = earlier["annotations"] not in (None, annotations)
+    if is_other and (folder / ANNOTATIONS).exists() and not overwrite:
         what = f"{folder / ANNOTATIONS}: was made from other --annotations, or for another --fps"
         raise SolaError(f"{what}; --overwrite replaces it, and computes the features anew")
     own = {form.place(folder, split) for split in earlier["splits"]}

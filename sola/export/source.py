@@ -10,7 +10,15 @@ from sola.data.annotations import Annotation, match, read_annotations
 from sola.data.features import FeatureFile
 from sola.data.index_files import feature_folders
 from sola.data.times import Sampling, TimeAxis
-from sola.data.videos import SPLITS, BadFiles, Split, feature_paths, open_split
+from sola.data.videos import (
+    SPLITS,
+    BadFiles,
+    Split,
+    feature_paths,
+    open_files,
+    open_split,
+    video_paths,
+)
 from sola.errors import DataError, SolaError, shown
 from sola.export.formats import Form
 from sola.method.weights import file_sha256
@@ -120,7 +128,12 @@ def _open_input(target: Target, bad_files: BadFiles) -> list[Split]:
         raise DataError(f"--input: {folders[0]}: {what}; name one of these")
     if str(target.output).endswith((".npy", ".h5", ".csv")):
         raise SolaError(f"--output={target.output}: must be a folder, as --input is one")
-    return [open_split(target.source, name, None, bad_files) for name in names]
+    splits = []
+    for name in names:
+        parts = [folder / name for folder in folders]
+        videos = open_files(video_paths(parts), str(parts[0]), None, bad_files)
+        splits.append(Split(name, videos))
+    return splits
 
 
 def _in_time(
