@@ -62,7 +62,7 @@ def next_commands(
         script = "-m sola.prepare" if "--check" in state.remedy else "main_simsiam.py"
         return [
             f"next: {command_with(script, *state.remedy)}",
-            f"features all the same: {features}",
+            f"to write features anyway: {features}",
         ]
     about = "for a head add --for=HEAD; for a baseline, untouched features: --load_model=0"
     if state.words or (heads and not is_gain_of_head(heads, best)):
@@ -71,7 +71,7 @@ def next_commands(
     if best and not heads and not has_gained(scores):
         about = f"the probe has not gained beyond its error; {about}"
         further = [f"next: {longer}"] if best is scores[-1] else []
-        return [*further, f"features all the same: {features}", about]
+        return [*further, f"to write features anyway: {features}", about]
     return [f"next: {features}", about, f"more epochs: {longer}"]
 
 

@@ -154,6 +154,18 @@ def test_a_lost_process_is_one_line(monkeypatch, capsys):
     assert "Connection reset by peer advice" in errors
 
 
+def test_an_error_of_a_rank_is_one_line(monkeypatch, capsys):
+    def main():
+        raise SolaError("nowhere: no such folder")
+
+    monkeypatch.setattr(cli, "leave_on_signals", lambda: None)
+    as_rank(monkeypatch, 0, 2)
+    with pytest.raises(SystemExit) as left:
+        cli.run_script(main)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error in rank 0: nowhere: no such folder\n"
+
+
 def test_a_foreign_launchers_variables_are_not_torchruns(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

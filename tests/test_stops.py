@@ -120,7 +120,9 @@ def test_a_script_leaves_at_once_whatever_it_is_at(workplace, body, number):
         text=True, timeout=30,
     )  # fmt: skip
     assert result.returncode == 128 + number
-    assert result.stderr == "interrupted; the same command goes on from what is saved\n"
+    assert (
+        result.stderr == "interrupted; what was saved stays, give the same command again to go on\n"
+    )
 
 
 def test_a_closed_standard_error_changes_nothing(workplace):

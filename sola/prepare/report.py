@@ -56,7 +56,8 @@ def look_at_values(
     chosen = [files[i] for i in order[:count]]
     parts = in_background(partial(_sums, bad_files), chosen, threads=READERS, ahead=READERS)
     sums = sum(progress(parts, total=count, desc="values", unit="file"))
-    mean, (norm, zeros) = sums[:-3] / max(sums[-1], 1), sums[-3:-1] / max(sums[-1], 1)
+    *channels, norm, zeros, snippets = sums
+    mean, norm, zeros = (np.array(of) / max(snippets, 1) for of in (channels, norm, zeros))
     common_mean = float(np.linalg.norm(mean)) / max(norm, 1e-12)
     sample = f"{count} of {len(files)} files"
     lines = [

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from sola.system.ranks import is_first_rank, rank_count
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FAREWELL = "interrupted; the same command goes on from what is saved"
+FAREWELL = "interrupted; what was saved stays, give the same command again to go on"
 
 
 class Interrupted(KeyboardInterrupt):

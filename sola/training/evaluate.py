@@ -4,7 +4,8 @@ import time
 
 from sola.config import Config
 from sola.method.module import SoLaModule
-from sola.probe import PROTOCOLS, temporal_head
+from sola.probe import temporal_head
+from sola.probe.protocols import PROTOCOLS
 from sola.records import Record, append_record, evaluations
 from sola.training.health import news
 from sola.training.inputs import Inputs
@@ -51,7 +52,8 @@ def _score_heads(
     there = {record["epoch"] for record in records if like <= record.items()}
     if not there:
         heads = f"{2 * seeds} heads of {temporal_head.STEPS} steps"
-        print(f"temporal head: {heads} at each evaluation, which takes a while")
+        less = "eval_head_seeds=1 or eval_head=false takes less"
+        print(f"temporal head: {heads} at each evaluation, which takes a while; {less}", flush=True)
     for number in sorted({0, epoch} - there):
         started = time.perf_counter()
         encoder = module if number else None

@@ -39,13 +39,12 @@ def state_of(records: Sequence[Record], config: Config, *, has_ended: bool = Fal
     """
     epochs = [record for record in records if record["record"] == "epoch"]
     scores = comparable(records, config.eval_protocol)
-    ways, lasts = ways_down(epochs, config), 1 if has_ended else PLATEAU_EPOCHS
-    return (
-        (epochs and (_collapsed(epochs, ways, config) or _saturated(epochs, config)))
-        or (epochs and not has_gained(scores) and _at_plateau(epochs, ways, lasts, config))
-        or _past_its_best(scores)
-        or State("learning")
-    )
+    found = _past_its_best(scores)
+    if epochs:
+        ways, lasts = ways_down(epochs, config), 1 if has_ended else PLATEAU_EPOCHS
+        plateau = None if has_gained(scores) else _at_plateau(epochs, ways, lasts, config)
+        found = _collapsed(epochs, ways, config) or _saturated(epochs, config) or plateau or found
+    return found or State("learning")
 
 
 def news(records: Sequence[Record], config: Config) -> list[str]:

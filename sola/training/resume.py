@@ -120,22 +120,20 @@ def read_state(path: Path) -> TrainingState:
             scalars = zip(SCALARS_OF_VERSION_1, figures.T.contiguous(), strict=True)
             content |= {"steps": len(figures), "scalars": dict(scalars)}
         state = TrainingState(**content)
+        if {type(state.epoch), type(state.steps)} != {int} or min(state.epoch, state.steps) < 0:
+            raise ValueError("its epoch or steps")
+        for name, values in state.scalars.items():
+            if values.shape != (state.steps,) or values.dtype != torch.float64 or values.is_meta:
+                raise ValueError(f"its scalar {name}")
+        if state.steps and "loss" not in state.scalars:
+            raise ValueError("without a loss")
+        for name, seconds in state.seconds.items():
+            if (type(name), type(seconds)) != (str, float) or not abs(seconds) < 1e12:
+                raise ValueError("its seconds")
         identity = state.identity | state.identity["config"]
         del identity["config"]
-        if not (
-            type(state.epoch) is type(state.steps) is int
-            and min(state.epoch, state.steps) >= 0
-            and (state.steps == 0 or "loss" in state.scalars)
-            and all(
-                values.shape == (state.steps,)
-                and values.dtype == torch.float64
-                and not values.is_meta
-                for values in state.scalars.values()
-            )
-            and all(type(value) is float and value < 1e12 for value in state.seconds.values())
-            and all(isinstance(value, str | int | float) for value in identity.values())
-        ):
-            raise ValueError("another form")
+        if not all(isinstance(value, str | int | float) for value in identity.values()):
+            raise ValueError("its identity")
         return state
 
 
