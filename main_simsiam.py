@@ -45,7 +45,7 @@ def next_commands(
     options: argparse.Namespace, config: Config, records: Sequence[Record]
 ) -> list[str]:
     """What to run now: what mends the training if something does, else what writes features."""
-    from sola.training.health import has_gained, state_of
+    from sola.training.health import has_gained, is_short, more_epochs, state_of
 
     def command_with(script: str, *arguments: str) -> str:
         changed = {argument.partition("=")[0] for argument in arguments}
@@ -67,10 +67,11 @@ def next_commands(
     about = "for a head add --for=HEAD; for a baseline, untouched features: --load_model=0"
     if state.words or (heads and not is_gain_of_head(heads, best)):
         return [f"next: {features}", about]  # more of it is not better
-    longer = command_with("main_simsiam.py", f"epoch={2 * config.epoch}")
+    longer = command_with("main_simsiam.py", f"epoch={more_epochs(records, config)}")
     if best and not heads and not has_gained(scores):
         about = f"the probe has not gained beyond its error; {about}"
-        further = [f"next: {longer}"] if best is scores[-1] else []
+        goes_on = best is scores[-1] or is_short(records, config)
+        further = [f"next: {longer}"] if goes_on else []
         return [*further, f"to write features anyway: {features}", about]
     return [f"next: {features}", about, f"more epochs: {longer}"]
 

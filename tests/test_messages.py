@@ -1,8 +1,11 @@
 """What records say in words: the health of a training, and its summary."""
 
+import argparse
+
 import pytest
 from helpers import TINY, replace
 
+from main_simsiam import next_commands
 from sola.config import Config
 from sola.method.matching import landmarks
 from sola.training.health import news, state_of
@@ -56,7 +59,9 @@ def test_a_long_stay_at_the_plateau_is_said_once():
     state = state_of(epochs(losses[:11]), LONG)
     assert state.kind == "at its plateau"
     assert "after 33 steps: no temporal structure is learned yet" in state.words
-    assert state.remedy == ("epoch=2000",)
+    assert state.remedy == ("epoch=2000",)  # twice as many; else those that make 1,000 steps
+    few = replace(LONG, epoch=12)
+    assert state_of(epochs([0.6] * 12), few, has_ended=True).remedy == ("epoch=334",)
     assert kind(epochs([PLATEAU - 0.01] * 20)) == "learning"
     assert kind(epochs([PLATEAU + 0.01] * 20)) == "learning"  # on its way down
     assert kind(epochs([*[PLATEAU] * 9, 0.3])) == "learning"
@@ -228,3 +233,13 @@ def test_the_summary_says_where_the_time_went():
         "time: 1 h 01 min (computing 59 min 49 s, waiting for files 10.0 s, probing 1 min 40 s, "
         "drawing 2.5 s)"
     )
+
+
+@pytest.mark.parametrize(("steps", "goes_on"), [(10, True), (300, False)])
+def test_a_run_without_a_gain_goes_on_where_it_was_short(steps, goes_on):
+    options = argparse.Namespace(settings=["epoch=4", "seed=1"], yaml_path="my.yaml")
+    records = [*scored(0.7, 0.701, 0.7005, snippets=900), *epochs([0.3] * 4, steps=steps)]
+    lines = next_commands(options, replace(CONFIG, epoch=4), records)
+    command = "main_simsiam.py --yaml_path=my.yaml seed=1 epoch=100"
+    assert (lines[0].startswith("next: ") and lines[0].endswith(command)) == goes_on
+    assert any("to write features anyway: " in line for line in lines)

@@ -15,6 +15,7 @@ PLATEAU_MARGIN = 0.05  # of the way from plateau to floor
 PLATEAU_EPOCHS = 10  # at the plateau, until it is said
 EQUAL, ALWAYS_EQUAL = 0.01, 1e-5  # spread of the cosines: a fifth of what it was, or of all epochs
 LARGEST_TANH = 0.99  # beyond, tanh passes under 2 % of the gradient on to alpha
+ENOUGH_STEPS = 1_000  # that few videos should be trained for, before their loss is judged
 FALLS = 3  # evaluations below the best, until it is said
 LOWER_RATE = 5.0
 
@@ -115,8 +116,20 @@ def _at_plateau(
         f"{landmarks(config)[1]:.4f} that a constant similarity reaches, after {steps:,} steps: no "
         "temporal structure is learned yet. Features with a large common mean stay there for "
         "thousands of steps: go on with more epochs",
-        (f"epoch={2 * config.epoch}",),
+        (f"epoch={more_epochs(epochs, config)}",),
     )
+
+
+def is_short(records: Sequence[Record], config: Config) -> bool:
+    """Whether a run has ended before ENOUGH_STEPS."""
+    return steps_until(records, config.epoch, config.batch_size) < ENOUGH_STEPS
+
+
+def more_epochs(records: Sequence[Record], config: Config) -> int:
+    """With how many epochs to go on: twice as many, or those that make ENOUGH_STEPS."""
+    done = max((record["epoch"] for record in records if record["record"] == "epoch"), default=0)
+    steps = max(1, steps_until(records, done, config.batch_size))
+    return max(2 * config.epoch, math.ceil(ENOUGH_STEPS * done / steps))
 
 
 def _to_begin_anew(kind: str, what: str, config: Config) -> State:
