@@ -109,6 +109,11 @@ def _like_the_last(found: list[Record], of: list[Record]) -> list[Record]:
     ]
 
 
+def with_spread(value: float, spread: float) -> str:
+    """A figure and its deviation over seeds; that of one seed, which is 0, is not known."""
+    return f"{value:.4f}{f' ± {spread:.4f}' if spread else ''}"
+
+
 def head_spread(heads: Sequence[Record]) -> float:
     """Of the head's ROC-AUC over its seeds: the root mean square over evaluations."""
     return math.sqrt(sum(record["roc_auc_std"] ** 2 for record in heads) / max(len(heads), 1))

@@ -12,7 +12,7 @@ from sola.probe import __main__ as command
 from sola.probe import temporal_head
 from sola.records import best_head, head_evaluations, head_spread, read_records
 from sola.training.loop import train
-from sola.training.messages import summary
+from sola.training.messages import describe_head, summary
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,17 @@ def test_a_run_scores_the_head_at_each_evaluation(config, workplace, capsys):
     row = capsys.readouterr().out.splitlines()[-1]
     assert f"{heads[0]['roc_auc']:.4f} ± {heads[0]['roc_auc_std']:.4f}" in row
     assert f"{heads[0]['roc_auc_unscaled']:.4f}" in row
+
+
+def test_a_single_seed_tells_no_deviation(config):
+    scores = {f"{name}_std": 0.0 for name in ("accuracy", "roc_auc", "roc_auc_unscaled")}
+    scores |= {"accuracy": 0.8, "roc_auc": 0.9, "roc_auc_unscaled": 0.7, "seeds": 1, "seconds": 1.0}
+    records = [{"record": "head_evaluation", "epoch": 0, **scores}]
+    assert describe_head(records).endswith(
+        ": ROC-AUC 0.9000, accuracy 0.8000, unscaled ROC-AUC 0.7000"
+    )
+    scores["roc_auc_std"] = 0.01
+    assert "ROC-AUC 0.9000 ± 0.0100, accuracy" in describe_head([records[0] | scores])
 
 
 def test_a_run_that_asks_for_the_head_later_has_untouched_features_too(config):

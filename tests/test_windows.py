@@ -64,7 +64,7 @@ def parts_of(windows, batch_size):
 def test_batches_hold_the_windows(workplace, storage, num_workers, batch_size):
     videos, (order, starts) = trainable(workplace)
     store = store_of(videos, storage, batch_size, num_workers)
-    for _ in range(2):  # buffers are used again
+    for _ in range(2):  # an epoch after another
         batches = store.batches((order, starts), parts_of((order, starts), batch_size))
         batches = [batch.clone() for batch in batches]
         assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)

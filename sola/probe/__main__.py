@@ -21,7 +21,7 @@ from sola.data.labels import label_folder, read_labels
 from sola.data.times import Sampling, find_rate
 from sola.data.videos import SPLITS, BadFiles, Split, open_split, subset_of
 from sola.errors import DataError, SolaError, expanded
-from sola.records import head_spread
+from sola.records import head_spread, with_spread
 from sola.system.cli import ArgumentParser, add_timing_options, run_script, timing_settings
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def table(scores: Mapping[str, "Scores"]) -> list[str]:
     head = [f"{'features':<{width}}", *(f"{name:>17}" for name in columns), "  gain in ROC-AUC"]
     first, lines = next(iter(scores.values())), ["".join(head)]
     for root, of in scores.items():
-        cells = (f"{of[COLUMNS[n]]:.4f} ± {of[COLUMNS[n] + '_std']:.4f}" for n in columns)
+        cells = (with_spread(of[COLUMNS[n]], of[f"{COLUMNS[n]}_std"]) for n in columns)
         gain, spread = of["roc_auc"] - first["roc_auc"], head_spread([first, of])
         spreads = f", {gain / spread:+.1f} spreads" if spread else ""
         gained = "" if of is first else f"  {gain:+.4f}{spreads}"

@@ -15,6 +15,7 @@ from sola.records import (
     head_spread,
     is_gain_of_head,
     steps_until,
+    with_spread,
 )
 from sola.training.health import error_of, state_of, ways_down
 
@@ -46,7 +47,7 @@ def describe_head(records: Sequence[Record]) -> str:
     record = records[-1]
     above = gain(head_evaluations(records), record, "roc_auc")
     figures = {"ROC-AUC": "roc_auc", "accuracy": "accuracy", "unscaled ROC-AUC": "roc_auc_unscaled"}
-    parts = [f"{name} {record[f]:.4f} ± {record[f'{f}_std']:.4f}" for name, f in figures.items()]
+    parts = [f"{name} {with_spread(record[f], record[f'{f}_std'])}" for name, f in figures.items()]
     against = f" (ROC-AUC {above:+.4f} against epoch 0)" if above and record["epoch"] else ""
     return f"temporal head in epoch {record['epoch']}: {', '.join(parts)}{against}"
 
@@ -123,7 +124,8 @@ def evaluation_table(
     for record in evaluations(records):
         values = [losses.get(record["epoch"]), *map(record.get, EVALUATION_COLUMNS)]
         if heads:
-            values += map(heads.get(record["epoch"], {}).get, ("roc_auc", "roc_auc_std"))
+            head = heads.get(record["epoch"], {})
+            values += [head.get("roc_auc"), head.get("roc_auc_std") or None]  # 0: of one seed
         cells = ["-" if value is None else f"{value:.4f}" for value in values]
         mark = "  <- best" if record is best else ""
         mark += "" if record in scores else "  other protocol or snippets, not compared"
