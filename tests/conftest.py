@@ -14,6 +14,7 @@ from sola.config import Config, load_config
 from sola.plots.figure import new_figure
 from sola.training import draw_run, loop
 
+pytest.register_assert_rewrite("dumps", "handing")  # plugins that are imported, too
 torch.set_num_threads(1)  # tiny tensors; more threads only wait for one another
 
 
@@ -25,6 +26,13 @@ def pytest_addoption(parser):
 @pytest.fixture
 def kills(request) -> int:
     return request.config.getoption("--kills")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

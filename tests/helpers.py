@@ -136,6 +136,10 @@ def without_seconds(config):
     return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in records]
 
 
+def write_pickle(path, content, protocol=4):
+    path.write_bytes(pickle.dumps(content, protocol))
+
+
 def write_index_files(workplace: Path, splits=("training", "validation")) -> None:
     """The pickles of the original, for the tiny data."""
     for split in splits:

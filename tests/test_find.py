@@ -14,11 +14,11 @@ import pytest
 import scipy.io
 import torch
 
-from sola.data.features import open_array, open_features, open_joined
-from sola.data.videos import BadFiles, open_files, video_paths
-from sola.errors import BadFileError, DataError, SolaError
+from sola.data.features import open_array, open_joined
+from sola.data.videos import BadFiles, open_files
+from sola.errors import BadFileError, DataError
 from sola.prepare import __main__ as prepare
-from sola.prepare.find import check_axes, find_features
+from sola.prepare.find import find_features
 
 
 def run(*arguments, yaml="new.yaml"):
@@ -43,12 +43,6 @@ def paste(error: Exception) -> None:
     environment = os.environ | {"PATH": tools, "PYTHONWARNINGS": "error"}
     assert "\n" not in command
     subprocess.run(["bash", "-c", command], env=environment, check=True)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_a_folder_without_splits(place):
@@ -210,74 +204,6 @@ def test_what_holds_nothing_of_use_is_named(place):
             find_features([Path(name)])
 
 
-def opened(shapes, folder="f", parts=1):
-    """Videos of the given shapes, in several files each of them."""
-    for number, shape in enumerate(shapes):
-        for part in range(parts):
-            save(f"{folder}/{part}/v{number}.npy", np.arange(np.prod(shape)).reshape(shape))
-    paths = video_paths([Path(folder, str(p)) for p in range(parts)])
-    return open_files(paths, folder, None, BadFiles("error"))
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_channels_first_is_refused_with_the_command_that_transposes(place, parts):
-    videos = opened([(16, 30), (16, 40), (16, 30)], parts=parts)  # two of three alike: a width
-    assert check_axes(videos) == []
-    videos = opened([(16, 30), (16, 40), (16, 30), (16, 50)], "my f", parts)
-    words = r"my f/0: all files are \[16, T\], channels first, where \[T, C\] is wanted"
-    with pytest.raises(DataError, match=words) as error:
-        check_axes(videos)
-    paste(error.value)
-    mended = open_features("my f/0_transposed/v1.npy")
-    assert not mended.fortran_order
-    np.testing.assert_array_equal(mended.read(), np.load("my f/0/v1.npy").T)
-    assert len(list(Path("my f/0_transposed").iterdir())) == 4
-
-
-def test_all_folders_of_channels_first_are_transposed_together(place):
-    shapes = {"train/x/a": (8, 9), "train/y/b": (8, 7), "val/c": (8, 6)}
-    for name, shape in shapes.items():
-        save(f"f/{name}.npy", np.ones(shape))
-    found = find_features([Path("f")])
-    both = {v: open_joined(paths) for part in found.values() for v, paths in part.items()}
-    with pytest.raises(DataError, match=r"^f: all files are \[8, T\]") as error:
-        check_axes(both)
-    paste(error.value)
-    for name, shape in shapes.items():
-        assert np.load(f"f_transposed/{name}.npy").shape == shape[::-1]
-
-
-@pytest.mark.parametrize("shapes", [[(16, 30), (16, 40)], [(30, 16), (40, 16), (50, 16)]])
-def test_two_files_or_other_lengths_say_nothing(place, shapes):
-    assert check_axes(opened(shapes)) == []
-
-
-def test_files_of_one_size_are_noted_with_it(place):
-    (note,) = check_axes(opened([(100, 400)] * 3))
-    assert note.startswith("note: f/0: all 3 files are [100, 400], taken as [T, C]; transpose them")
-    assert check_axes(opened([(100, 400)] * 2)) != []  # the third is still there
-    assert len(check_axes(opened([(9, 4)] * 3, "g", parts=2))) == 2
-
-
-@pytest.mark.parametrize("shape", [(1, 5, 4), (5, 1, 1, 4), (5, 4, 1), (1, 1, 5, 1, 4)])
-def test_axes_of_one_are_squeezed_by_the_command(place, shape):
-    values = np.arange(20).reshape(shape)
-    save("f/a.npy", values)
-    save("f/good.npy", values.reshape(5, 4))
-    with pytest.raises(BadFileError, match=r"f/a\.npy: holds int64 .*, not features \[T, C\]") as e:
-        open_features("f/a.npy")
-    paste(e.value)
-    for name in ("a", "good"):
-        np.testing.assert_array_equal(np.load(f"f_squeezed/{name}.npy"), values.reshape(5, 4))
-
-
-@pytest.mark.parametrize("shape", [(2, 5, 4), (1, 1, 4), (4,), (1, 4, 3, 2)])
-def test_other_ranks_have_no_command(place, shape):
-    save("f/a.npy", np.ones(shape))
-    with pytest.raises(BadFileError, match=r"not features \[T, C\]; mend the file"):
-        open_features("f/a.npy")
-
-
 def test_a_link_to_nothing_says_where_it_leads(place):
     Path("f").mkdir()
     Path("f/a.npy").symlink_to("../gone/a.npy")
@@ -302,82 +228,3 @@ def test_more_than_half_is_not_skipped(place, bad, is_refused):
             open_files(paths, "mine", None, BadFiles("skip"))
     else:
         assert list(open_files(paths, "mine", None, BadFiles("skip"))) == ["v2", "v3"]
-
-
-def files_in(folder) -> dict[str, Path]:
-    return {path.name: path for path in Path(folder).rglob("*.npy")}
-
-
-@pytest.mark.usefixtures("workplace")
-def test_copies_are_made_in_place_of_links(capsys):
-    run("--features=HACS_DATA", "--copy", yaml="new.yaml")
-    copies = files_in("new_data/features")
-    assert len(copies) == 21
-    assert len(files_in("new_data/visualizing")) == 6
-    for path in (*copies.values(), *files_in("new_data/visualizing").values()):
-        source = files_in("HACS_DATA")[path.name]
-        assert not path.is_symlink()
-        assert path.stat().st_mtime_ns == source.stat().st_mtime_ns
-        assert path.read_bytes() == source.read_bytes()
-    before = {path: path.stat().st_ino for path in copies.values()}
-    run("--features=HACS_DATA", "--copy")
-    assert "is there already, with the same content" in capsys.readouterr().out
-    os.utime(copies["t5.npy"], (0, 0))  # as a disk that keeps no times
-    run("--features=HACS_DATA", "--copy")
-    assert before == {path: path.stat().st_ino for path in copies.values()}
-    with pytest.raises(SolaError, match=r"lies in new_data, which is made anew"):
-        run("--features=new_data/features", "--copy", "--overwrite")
-    with pytest.raises(SolaError, match=r"other content; --overwrite"):  # they are no links
-        run("--features=HACS_DATA")
-    copies["t5.npy"].unlink()
-    copies["t5.npy"].symlink_to(files_in("HACS_DATA")["t5.npy"].resolve())
-    with pytest.raises(SolaError, match=r"training/t5\.npy: is missing or has other content"):
-        run("--features=HACS_DATA", "--copy")
-    run("--features=HACS_DATA", "--copy", "--overwrite")
-    copies["t6.npy"].write_bytes(copies["t6.npy"].read_bytes()[:-1] + b"!")
-    with pytest.raises(SolaError, match=r"training/t6\.npy: is missing or has other content"):
-        run("--features=HACS_DATA", "--copy")
-
-
-def test_the_copies_of_a_yaml_that_is_there(workplace):
-    (workplace / "visualizing/v6.npy").unlink()
-    run("--copy", yaml="tiny.yaml")
-    drawn = files_in("visualizing")
-    assert len(drawn) == 6
-    for name, path in drawn.items():
-        assert not path.is_symlink()
-        assert path.read_bytes() == (workplace / "HACS_DATA/validation" / name).read_bytes()
-    assert not list(workplace.rglob("*.tmp"))
-
-
-def test_where_links_cannot_be_made_copies_are_named(workplace, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-    with pytest.raises(SolaError, match=r"Operation not permitted; --copy makes copies"):
-        run("--features=HACS_DATA")
-    run("--features=HACS_DATA", "--copy")
-    assert len(files_in("new_data/features")) == 21
-
-
-def test_stale_labels_are_set_aside_whole_with_overwrite(workplace, annotations):
-    (workplace / "evaluation").rename(workplace / "given")
-    run(f"--annotations={write(workplace / 'a.json', annotations)}", "--fps=2", yaml="tiny.yaml")
-    del annotations["t5"]
-    again = [f"--annotations={write(workplace / 'b.json', annotations)}", "--fps=2"]
-    (workplace / "HACS_DATA/training_subset_list.pkl").unlink()
-    run(*again, yaml="tiny.yaml")
-    assert (workplace / "evaluation/training_label/t5.npy").exists()  # it stays as it is
-    (workplace / "evaluation/validation_label/v6.npy").unlink()
-    (workplace / "HACS_DATA/training_subset_list.pkl").unlink()
-    run(*again, "--overwrite", yaml="tiny.yaml")
-    (aside,) = (workplace / "evaluation").glob("*_until_*")
-    assert aside.name.startswith("training_label_until_")
-    assert (aside / "t5.npy").exists()
-    assert len(files_in(aside)) == 13
-    made = files_in("evaluation/training_label")
-    assert sorted(made) == sorted(f"t{number}.npy" for number in range(13) if number != 5)
-    assert len(files_in("evaluation/validation_label")) == 8
-    run(*again, "--overwrite", yaml="tiny.yaml")
-    assert len(list((workplace / "evaluation").glob("*_until_*"))) == 1

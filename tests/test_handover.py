@@ -1,6 +1,5 @@
 """What heads are handed with features: held to the rules of their loaders, see loaders.py."""
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -8,58 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handing import dump_of, folder_of, hand_over, write
 from helpers import FEATURE_DIM, numeric, process
 from loaders import LOADERS, interpolated, settings, snippet
 
 from sola.errors import SolaError
-from sola.export.encoder import moving_average
 from sola.export.heads import HEADS
 from sola.method.module import SoLaModule
-from sola.records import NEEDED, append_record
 
-FOLDERS = {
-    "gtad-hacs": "tiny_0",
-    "gtad-h5": "tiny_0_gtad-h5",
-    "tridet": "tiny_0",
-    "opentad": "tiny_0",
-    "actionformer": "tiny_0_actionformer",
-    "bmn": "tiny_0_bmn",
-}
-
-
-def folder_of(head):
-    return Path("transformed_features", FOLDERS[head]).absolute()
-
-
-def dump_of(head):
-    """The folder that holds the files beside the features."""
-    return folder_of(head) / HEADS[head].folder
-
-
-@pytest.fixture
-def database(config):
-    """As of HACS: text for numbers, and gaps between the label ids; at 2 snippets a second."""
-    database = {}
-    for path in sorted(Path("HACS_DATA").glob("*/*.npy")):
-        seconds = len(np.load(path)) / 2
-        action = {"label": "swim", "label_id": 7, "segment": [str(seconds / 4), str(seconds / 2)]}
-        actions = [action, {"label": "dive", "label_id": 3, "segment": [0, seconds]}]
-        entry = {"subset": path.parent.name, "duration": str(seconds), "annotations": actions}
-        database[path.stem] = entry
-    return database
-
-
-def write(database, file="a.json"):
-    """The option that gives a head this file."""
-    Path(file).write_text(json.dumps({"database": database}))
-    return f"--annotations={file}"
-
-
-def hand_over(head, database, *options):
-    process(f"--for={head}", write(database), *options, load_model="0")
-    outputs = [Path(o.removeprefix("--output=")) for o in options if o.startswith("--output=")]
-    folder = outputs[0] / HEADS[head].folder if outputs else dump_of(head)
-    return (folder / f"{head}.md").read_text()
+pytest_plugins = ["handing"]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -109,100 +65,6 @@ def test_gtad_is_given_options_of_its_parser(database):
         "temporal_dim": "100",
         "feat_dim": "16",
     }
-
-
-def test_labels_are_numbered_from_0_in_the_order_of_their_numbers(database):
-    extra = {"label": "fly", "label_id": 0, "segment": [1e6, 2e6]}  # cut away: no class is left
-    database["t5"]["annotations"].append(extra)
-    said = hand_over("opentad", database)
-    assert "labels are numbered anew, without gaps: dive 3 -> 0, swim 7 -> 1" in said
-    numbers = {a["label"]: a["label_id"] for e in numeric(dump_of("opentad")).values()
-               for a in e["annotations"]}  # fmt: skip
-    assert numbers == {"dive": 0, "swim": 1}
-    assert (dump_of("opentad") / "classes.txt").read_text() == "dive\nswim\n"
-    hand_over("tridet", database)
-    assert settings(dump_of("tridet"), "tridet")["dataset"]["num_classes"] == 2
-
-
-@pytest.mark.parametrize(
-    ("ids", "numbers", "said"),
-    [
-        ((0, 1), (0, 1), None),  # swim before dive, as the file has them
-        ((5, None), (1, 0), "swim 5 -> 1"),  # not all have one: in alphabetical order
-        ((4, 4), (1, 0), "dive 4 -> 0, swim 4 -> 1"),
-        ((None, None), (1, 0), None),
-    ],
-)
-def test_label_ids_of_the_file_stay_where_they_are_good(database, ids, numbers, said):
-    for entry in database.values():
-        for action, number in zip(entry["annotations"], ids, strict=True):
-            action["label_id"] = number
-    text = hand_over("tridet", database)
-    for entry in numeric(dump_of("tridet")).values():
-        assert tuple(action["label_id"] for action in entry["annotations"]) == numbers
-    assert ("numbered anew" in text) == (said is not None)
-    assert said is None or f"{said}\n" in text
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_segments_are_cut_to_the_features_in_training_alone(database, head):
-    for video in ("t5", "t6", "v5"):
-        seconds = float(database[video]["duration"])
-        segments = [[-1, 2], [seconds - 1, seconds + 5], [seconds + 1, seconds + 2]]
-        actions = [{"label": "swim", "segment": segment} for segment in segments]
-        database[video]["annotations"] = actions[2:] if video == "t6" else actions
-    said = hand_over(head, database)
-    training, validation = (LOADERS[head](folder_of(head), s) for s in ("training", "validation"))
-    seconds = float(database["t5"]["duration"])
-    assert np.array(training["t5"].segments) == pytest.approx(
-        np.array([[0, 2], [seconds - 1, seconds]])
-    )
-    assert "t6" not in training
-    assert "not in it: 1 of training without a segment within their features" in said
-    assert "(t6)\n" in said
-    assert validation["v5"].segments == segments  # of v5, the last one, as annotated
-    assert len(training) + len(validation) == 20
-
-
-def test_a_video_without_segments_is_scored_and_not_trained_on(database):
-    for video in ("t5", "v5"):
-        database[video]["annotations"] = []
-    hand_over("tridet", database)
-    assert {"t5", "v5"} & numeric(dump_of("tridet")).keys() == {"v5"}
-
-
-def test_bmn_takes_the_time_of_the_features_where_a_duration_is_another(database):
-    database["t5"]["duration"] = float(database["t5"]["duration"]) + 0.37
-    hand_over("bmn", database)
-    length = len(np.load("HACS_DATA/training/t5.npy"))
-    times = LOADERS["bmn"](folder_of("bmn"), "training")["t5"].times
-    np.testing.assert_allclose(times, (np.arange(100) + 0.5) * length / 200, rtol=1e-4)
-
-
-def test_segments_are_cut_where_snippets_with_long_clips_lie(database):
-    """Snippet i fills a stride around i / 2 + 1: features of 20 snippets from 0.75 to 10.75 s."""
-    np.save("HACS_DATA/training/new.npy", np.ones((20, FEATURE_DIM), np.float32))
-    action = {"label": "swim", "segment": [0, 99]}
-    database = {"new": {"subset": "training", "duration": 11.5, "annotations": [action]}}
-    hand_over("tridet", database, "clip=2")
-    assert numeric(dump_of("tridet"))["new"]["annotations"][0]["segment"] == [0.75, 10.75]
-
-
-def test_videos_without_features_or_duration_are_counted_and_named(database):
-    entry = database["t5"]
-    database["t7"] = entry | {"duration": None}
-    database["v7"] = database["v7"] | {"duration": None}
-    database |= {"lost": entry, "gone": entry | {"subset": "Validation"}, "a\nb": entry}
-    database["held"] = entry | {"subset": "testing"}
-    said = hand_over("opentad", database)
-    assert "annotations.json: 19 videos, 2 classes" in said
-    assert "not in it: 3 without features (lost, a?b, held)\n" in said
-    assert "not in it: 1 without a duration (t7)\n" in said
-    scored = "that would be scored, without features or duration: a score leaves them out"
-    assert f"not in it: 2 {scored} (v7, gone)\n" in said
-    named = (dump_of("opentad") / "missing_files.txt").read_text().splitlines()
-    assert sorted(named) == ["a b", "gone", "held", "lost", "t7", "v7"]
-    assert not {"t7", "v7", "lost", "gone", "held"} & numeric(dump_of("opentad")).keys()
 
 
 def test_the_annotations_are_the_same_for_all_heads_of_one_folder(database):
@@ -335,69 +197,6 @@ def test_other_annotations_are_taken_until_files_are_made_from_the_first(databas
     hand_over("tridet", shorter, "--output=new")
     assert "0 of 21 videos to encode" in capsys.readouterr().out
     assert numeric("new").keys() <= shorter.keys()
-
-
-def averaged(x, count):
-    """A mean of those within count // 2, one snippet at a time."""
-    half = count // 2
-    return np.array([x[max(i - half, 0) : i + half + 1].mean(axis=0) for i in range(len(x))])
-
-
-def test_a_moving_average_of_a_long_video_is_as_exact():
-    x = np.random.default_rng(1).normal(1000, 1, (20000, 2)).astype(np.float32)
-    np.testing.assert_allclose(moving_average(x, 3)[-9:], averaged(x[-50:], 3)[-9:], rtol=1e-6)
-
-
-def test_untouched_best_and_a_moving_average_in_one_command(config, capsys):
-    config.run_folder.mkdir(parents=True)
-    torch.save(SoLaModule(FEATURE_DIM, 16).state_dict(), config.model_file(2))
-    record = {"record": "evaluation"} | dict.fromkeys(NEEDED["evaluation"], 0.5) | {"epoch": 2}
-    append_record(config.metrics_file, record)
-    names = ["tiny_0", "tiny_2", "tiny_moving_average3", "tiny_moving_average99"]
-    several = "0,best,moving_average:3,moving_average:99"
-    for options, parent in (([], "transformed_features"), (["--output=mine"], "mine")):
-        process(*options, load_model=several)
-        assert sorted(path.name for path in Path(parent).iterdir()) == names
-        assert len(list(Path(parent).glob("*/*/*.npy"))) == 4 * 21
-        for count, name in ((1, "tiny_0"), (3, names[2]), (99, names[3])):
-            for path in Path("HACS_DATA").glob("*/*.npy"):
-                array = np.load(Path(parent, name, *path.parts[1:]))
-                assert array.dtype == np.float32
-                np.testing.assert_allclose(array, averaged(np.load(path), count), atol=1e-5)
-    manifest = json.loads(Path("mine/tiny_moving_average3/manifest.json").read_text())
-    assert manifest["checkpoint"] == "none: moving average over 3 snippets"
-    process("--for=bmn", load_model="0,moving_average:3")  # the same form for all
-    assert {path.name for path in Path("transformed_features").glob("*bmn")} == {
-        "tiny_0_bmn",
-        "tiny_moving_average3_bmn",
-    }
-    process("--input=HACS_DATA/training/t5.npy", "--output=t5.npy", load_model="moving_average:5")
-    x = np.load("HACS_DATA/training/t5.npy")
-    np.testing.assert_allclose(np.load("t5.npy"), averaged(x, 5), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("load_model", "words"),
-    [
-        ("moving_average:4", "moving_average:4: N of moving_average:N must be odd"),
-        ("moving_average:0", "must be odd"),
-        ("moving_average", "must be odd"),
-        ("moving_average:x", "must be odd"),
-        ("moving_average:-1", "must be odd"),
-        ("a/x.pt,b/x.pt", "two would be written as one"),
-        ("0,0", "two would be written as one"),
-    ],
-)
-def test_lists_and_averages_that_cannot_be(config, load_model, words):
-    with pytest.raises(SolaError, match=words):
-        process(load_model=load_model)
-    assert not Path("transformed_features").exists()
-
-
-def test_several_need_a_folder(config):
-    one = ["--input=HACS_DATA/training/t5.npy", "--output=t5.npy"]
-    with pytest.raises(SolaError, match=r"--output=t5\.npy: must be a folder, for several"):
-        process(*one, load_model="0,moving_average:3")
 
 
 def test_every_guide_says_what_to_compare_with(database):

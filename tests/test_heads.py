@@ -12,7 +12,7 @@ from loaders import LOADERS, read_csv, settings
 
 import process_feature
 from sola.errors import DataError, SolaError
-from sola.export.formats import Form, resize_linear, resize_pool
+from sola.export.formats import resize_linear
 from sola.export.heads import HEADS
 from sola.method.module import SoLaModule
 from sola.method.weights import load_module
@@ -242,20 +242,6 @@ def test_csv_and_h5_of_100_bins(expected, head, folder, read, suffix, capsys):
     np.testing.assert_allclose(read(path), bmn_pool(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 40, 100, 250])
-def test_resizing(length):
-    x = np.random.default_rng(length).standard_normal((length, 5)).astype(np.float32)
-    np.testing.assert_allclose(resize_pool(x, 100), bmn_pool(x), atol=1e-5)
-    assert resize_pool(x, 100).dtype == np.float32
-    linear = resize_linear(x, 100)
-    for i in range(100):  # no aligned corners: output i stands at (i + 0.5) / 100 of the video
-        place = np.clip((i + 0.5) * length / 100 - 0.5, 0, length - 1)
-        before = int(place)
-        after = min(before + 1, length - 1)
-        between = x[before] + (place - before) * (x[after] - x[before])
-        np.testing.assert_allclose(linear[i], between, atol=1e-5)
-
-
 def test_options_win_over_the_head_and_name_the_folder(expected, capsys):
     process("--for=bmn", "--format=npy", "--resize=20", "--dtype=float16", "--layout=flat")
     name = "tiny_2_bmn_npy_flat_20_float16"
@@ -382,24 +368,6 @@ def test_overwrite_replaces_a_single_file(expected):
     Path("one.npy").write_bytes(b"of before")
     process("--input=HACS_DATA/training/t5.npy", "--output=one.npy", "--overwrite")
     np.testing.assert_allclose(np.load("one.npy"), expected["training"]["t5"], atol=1e-5)
-
-
-def test_what_a_form_cannot_hold(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="beyond the range of float16"):
-        Form(dtype="float16").write(tmp_path / "x.npy", np.full((2, 2), 1e6, np.float32))
-    with pytest.raises(DataError, match="its name is no UTF-8"):
-        Form(format="h5").write(tmp_path / "a\udcff.h5", np.ones((2, 2), np.float32))
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SolaError, match="pip install h5py"):
-        Form(format="h5")
-
-
-def test_every_head_has_settings_that_are_a_form():
-    assert HEADS.keys() == LOADERS.keys()
-    for head in HEADS.values():
-        Form(**head.form)
-        assert head.traps
 
 
 def test_names_that_have_the_prefix_already_are_no_difference(workplace, capsys):

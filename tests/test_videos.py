@@ -1,14 +1,12 @@
-"""Reading features, labels and index files, good and bad."""
+"""The videos of a split and their feature files, good and bad."""
 
-import os
 import pickle
 
 import numpy as np
 import pytest
+from helpers import write_pickle
 
 from sola.data.features import is_finite, open_array, open_features, open_joined, read_features
-from sola.data.index_files import read_pickle
-from sola.data.labels import has_labels, read_labels
 from sola.data.videos import (
     BadFiles,
     Split,
@@ -131,10 +129,6 @@ def test_only_npy_files_directly_in_the_folder_count(tmp_path):
         open_array(feature_paths(tmp_path)["dead"])
 
 
-def write_pickle(path, content, protocol=4):
-    path.write_bytes(pickle.dumps(content, protocol))
-
-
 def test_split_with_and_without_duration_pickle(workplace):
     plain = open_split("HACS_DATA", "training", 16, STRICT)
     assert plain.lengths["t0"] == 24
@@ -148,25 +142,6 @@ def test_split_with_and_without_duration_pickle(workplace):
     write_pickle(workplace / "HACS_DATA/training_duration.pkl", lengths | {"t0.npy": 25})
     with pytest.raises(DataError, match=r"t0\.npy: has 24 .* 25"):
         open_split("HACS_DATA", "training", 16, STRICT)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [[1], {"a.npy": "3"}, {"a.npy": 0}, {"a.npy": True}, {"a": 3}, {3: 3}, {"a.npy": 3.0}, "text"],
-)
-def test_bad_duration_pickles_are_refused(workplace, content):
-    write_pickle(workplace / "HACS_DATA/training_duration.pkl", content)
-    with pytest.raises(DataError, match=r"training_duration\.pkl"):
-        open_split("HACS_DATA", "training", 16, STRICT)
-
-
-@pytest.mark.parametrize("content", [{"t0": 1}, [3], [], ["t0", "absent"], ["../t0"]])
-def test_bad_subset_lists_are_refused(workplace, content):
-    write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", content)
-    with pytest.raises(DataError, match=r"training_subset_list\.pkl"):
-        subset_of(
-            "HACS_DATA", open_split("HACS_DATA", "training", 16, STRICT), seed=0, bad_files=STRICT
-        )
 
 
 def test_a_large_split_gives_a_tenth(tmp_path, monkeypatch):
@@ -185,113 +160,6 @@ def test_subset_is_the_list_or_all_or_a_seeded_tenth(workplace, monkeypatch):
     assert chosen != subset_of("HACS_DATA", split, seed=1, bad_files=STRICT)
     write_pickle(workplace / "HACS_DATA/training_subset_list.pkl", ["t5", "t2"])
     assert subset_of("HACS_DATA", split, seed=0, bad_files=STRICT) == ["t5", "t2"]
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_pickles_of_every_protocol(tmp_path, protocol):
-    content = {"dict": [f"video{i}.npy" for i in range(300)], "n": [0, 300, 70000, -5, 10**12]}
-    write_pickle(tmp_path / "p.pkl", content, protocol)
-    assert read_pickle(tmp_path / "p.pkl") == content
-
-
-class Executed:
-    def __reduce__(self):
-        return os.system, ("exit 3",)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        pickle.dumps(Executed()),
-        pickle.dumps({"a.npy": np.int64(3)}),
-        pickle.dumps(["a"])[:-3],
-        b"",
-        b"garbage",
-        b"]r\xff\xff\xff\x7f.",  # LONG_BINPUT: would make the unpickler take 16 GB
-        b"\x80\x04" + b"]\x94" * 10 + b"h\xff.",
-    ],
-)
-def test_hostile_and_damaged_pickles_are_refused(tmp_path, data):
-    (tmp_path / "p.pkl").write_bytes(data)
-    with pytest.raises(DataError, match=r"p\.pkl"):
-        read_pickle(tmp_path / "p.pkl")
-
-
-def test_a_memo_number_is_refused_before_memory_is_taken_for_it(tmp_path):
-    (tmp_path / "p.pkl").write_bytes(b"]r\xff\xff\xff\x00.")  # 16 million places
-    with pytest.raises(DataError, match="memo number"):
-        read_pickle(tmp_path / "p.pkl")
-
-
-@pytest.mark.parametrize("dtype", [bool, np.int64, np.float32, np.uint8])
-def test_action_is_label_one(tmp_path, dtype):
-    np.save(tmp_path / "v.npy", VALUES[:4])
-    np.save(tmp_path / "labels.npy", np.array([0, 1, 1, 0], dtype))
-    (tmp_path / "label").mkdir()
-    (tmp_path / "labels.npy").rename(tmp_path / "label" / "v.npy")
-    labels = read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
-    assert labels["v"].tolist() == [False, True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),  # labels of a, b and c
-    [
-        ([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]], None),
-        ([np.array([0, 1, 0, 1.0]), np.array([True, False, True, False])], None),
-        ([[0, 1, 0, 1], [2, 1, 0, 2], [0, 255, 0, 0]], "0, 1, 2, 255 (in 2 files, first {}/b"),
-        ([[3, 3, 3, 3]], "3 (in 1 files, first {}/a"),
-        (
-            [[1.0, 0.5, np.nan, np.nan], [-1, 0, 1, 1]],
-            "-1, 0, 0.5, 1, nan (in 2 files, first {}/a",
-        ),
-        (
-            [[0, 1, 0.25, 0.5], [3, 4, 5, 6]],
-            "0, 0.25, 0.5, 1, 3, others (in 2 files, first {}/a",
-        ),
-    ],
-)
-def test_other_label_values_are_said_and_are_not_action(tmp_path, capsys, files, said):
-    folder = tmp_path / "label"
-    folder.mkdir()
-    videos = {}
-    for video, values in zip("abc", files, strict=False):
-        np.save(tmp_path / f"{video}.npy", VALUES[:4])
-        np.save(folder / f"{video}.npy", values)
-        videos[video] = open_features(tmp_path / f"{video}.npy")
-    labels = read_labels(folder, videos, STRICT)
-    for video, values in zip("abc", files, strict=False):
-        assert labels[video].tolist() == [value == 1 for value in values]
-    line = f"warning: labels hold {said}.npy); 1 alone counts as action\n" if said else ""
-    assert capsys.readouterr().out == line.format(folder)
-
-
-@pytest.mark.parametrize(
-    "labels", [np.zeros(3), np.zeros(5), np.zeros((4, 1)), np.array(["a"] * 4)]
-)
-def test_labels_that_do_not_fit_are_refused(tmp_path, labels):
-    np.save(tmp_path / "v.npy", VALUES[:4])
-    (tmp_path / "label").mkdir()
-    np.save(tmp_path / "label" / "v.npy", labels)
-    with pytest.raises(DataError, match=r"label/v\.npy"):
-        read_labels(tmp_path / "label", {"v": open_features(tmp_path / "v.npy")}, STRICT)
-
-
-def test_a_label_folder_that_is_given_must_be_there(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert not has_labels("evaluation")  # the usual one, which need not be there
-    with pytest.raises(DataError, match="label_base: labels: no such folder"):
-        has_labels("labels")
-    (tmp_path / "labels").mkdir()
-    assert not has_labels("labels")
-
-
-def test_label_folders_come_in_pairs(tmp_path):
-    assert not has_labels(tmp_path)
-    (tmp_path / "training_label").mkdir()
-    with pytest.raises(DataError, match="validation_label"):
-        has_labels(tmp_path)
-    (tmp_path / "validation_label").mkdir()
-    assert has_labels(tmp_path)
 
 
 def test_videos_to_draw_default_to_six_of_the_validation_split(workplace, capsys):
