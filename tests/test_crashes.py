@@ -142,12 +142,14 @@ def test_a_state_of_another_run_is_refused(config, change):
         train(config)
 
 
-@pytest.mark.parametrize("change", ["seconds", "scalars", "no loss", "size", "identity", "epoch"])
+@pytest.mark.parametrize(
+    "change", ["nan", "-inf", "scalars", "no loss", "size", "identity", "epoch"]
+)
 def test_a_state_with_odd_values_is_damaged(config, change):
     train(replace(config, epoch=1, saving_epoch=1))
     state = torch.load(config.run_folder / "state_1-0.pt")
-    if change == "seconds":
-        state["seconds"]["seconds"] = float("nan")
+    if change in ("nan", "-inf"):
+        state["seconds"]["seconds"] = float(change)
     elif change == "scalars":
         state["scalars"] = {"loss": torch.zeros(3)}
     elif change == "no loss":
