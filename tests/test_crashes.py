@@ -163,3 +163,4 @@ def test_a_state_with_odd_values_is_damaged(config, change):
         state["epoch"] = -1
     torch.save(state, config.run_folder / "state_7-1.pt")
     assert load_state(config.run_folder).epoch == 1
+    assert (config.run_folder / "state_7-1.damaged").exists()
