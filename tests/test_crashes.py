@@ -143,7 +143,7 @@ def test_a_state_of_another_run_is_refused(config, change):
 
 
 @pytest.mark.parametrize(
-    "change", ["nan", "-inf", "scalars", "no loss", "size", "identity", "epoch"]
+    "change", ["nan", "-inf", "scalars", "dtype", "no loss", "size", "identity", "epoch"]
 )
 def test_a_state_with_odd_values_is_damaged(config, change):
     train(replace(config, epoch=1, saving_epoch=1))
@@ -151,7 +151,9 @@ def test_a_state_with_odd_values_is_damaged(config, change):
     if change in ("nan", "-inf"):
         state["seconds"]["seconds"] = float(change)
     elif change == "scalars":
-        state["scalars"] = {"loss": torch.zeros(3)}
+        state["scalars"] = {"loss": torch.zeros(3, dtype=torch.float64)}  # of no steps
+    elif change == "dtype":
+        state["scalars"] = {"loss": torch.zeros(0)}
     elif change == "no loss":
         state["steps"], state["scalars"] = 1, {"other": torch.zeros(1, dtype=torch.float64)}
     elif change == "size":
